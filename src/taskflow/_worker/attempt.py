@@ -1,0 +1,98 @@
+"""One claimed job in this worker, from claim to outcome."""
+
+from __future__ import annotations
+
+import time
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from anyio import CancelScope
+
+from taskflow._core.outcomes import Outcome, Released, Stopped
+from taskflow._worker.lanes.classify import timed_out
+from taskflow.context import Context
+
+if TYPE_CHECKING:
+    from taskflow._core.records import Leased, Progress
+    from taskflow._core.registry import TaskDefinition
+
+__all__ = ("Attempt", "BodyCancelled", "StopReason")
+
+
+class StopReason(Enum):
+    """Why an attempt is being stopped from outside; a timeout is the scope's own deadline."""
+
+    CANCEL = "cancel"
+    LOST = "lost"
+    SHUTDOWN = "shutdown"
+
+
+class Attempt:
+    """The runtime side of one lease. Lanes enter ``scope`` around the body.
+
+    ``stop`` may be called on the event loop only; ``report`` and the ``is_cancelled`` flag are
+    safe from any thread.
+    """
+
+    __slots__ = (
+        "began", "began_at", "context", "definition", "is_cancelled", "job", "notify_progress",
+        "outcome", "payload", "progress", "scope", "stop_reason", "trust_until",
+    )  # fmt: skip
+
+    def __init__(
+        self, job: Leased, definition: TaskDefinition | None, *, worker_id: str, state: Any,
+        trust_until: float, notify_progress: Any = None,
+    ) -> None:  # fmt: skip
+        self.job = job
+        self.definition: Any = definition
+        self.payload: Any = None
+        self.scope = CancelScope()
+        self.context = Context(job, self, worker_id=worker_id, state=state)
+        self.began = False
+        self.began_at = 0.0
+        self.is_cancelled = False
+        self.stop_reason: StopReason | None = None
+        self.outcome: Outcome | None = None
+        self.progress: Progress | None = None
+        self.trust_until = trust_until
+        self.notify_progress = notify_progress
+
+    def begin(self) -> None:
+        """The body starts now: the timeout's clock runs from here."""
+        self.began = True
+        self.began_at = time.monotonic()
+        timeout = self.job.spec.timeout
+        if timeout is not None:
+            self.scope.deadline = anyio.current_time() + timeout
+            self.context._deadline = time.time() + timeout  # noqa: SLF001
+
+    def stop(self, reason: StopReason) -> None:
+        """Stop the body as far as its lane can. The first reason wins, a lost lease over all."""
+        if self.stop_reason is None or reason is StopReason.LOST:
+            self.stop_reason = reason
+        self.is_cancelled = True
+        self.scope.cancel()
+
+    def stop_outcome(self) -> Outcome:
+        """What the attempt has come to when its scope's cancellation ended it."""
+        if self.stop_reason is StopReason.CANCEL:
+            return Stopped(started=self.began)
+        if self.stop_reason is None:
+            return timed_out(self.job.spec.timeout)
+        return Released(started=self.began)  # with a lost lease, the fence makes this a no-op
+
+    def report(self, progress: Progress) -> None:
+        """Keep the latest progress; it travels with the next renewal."""
+        self.progress = progress
+        if self.notify_progress is not None:
+            self.notify_progress(self)
+
+    def check_cancelled(self) -> None:
+        """Raise into a body that asks whether to stop; each lane has its own way."""
+        if self.is_cancelled:
+            raise BodyCancelled
+
+
+class BodyCancelled(BaseException):
+    """Ends a body of the thread lane that asked; passes through ``except Exception``."""

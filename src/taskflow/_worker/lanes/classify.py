@@ -1,0 +1,77 @@
+"""From what a body raised to an Outcome: the one place where exceptions are classified.
+
+Used in the worker and in process children alike. Stored is text only: type, message and a
+traceback without locals, cleaned of what a store or a terminal could choke on.
+"""
+
+from __future__ import annotations
+
+import traceback
+from typing import TYPE_CHECKING, Any, Final
+
+from taskflow._core.outcomes import (
+    Discard,
+    Discarded,
+    Failed,
+    Outcome,
+    Retried,
+    Retry,
+    Snooze,
+    Snoozed,
+)
+from taskflow._core.records import ErrorInfo
+
+if TYPE_CHECKING:
+    from taskflow._core.registry import TaskDefinition
+
+__all__ = ("classify", "error_info", "timed_out")
+
+MAX_MESSAGE: Final = 8192
+"""Characters of an error message that are kept."""
+MAX_TRACEBACK: Final = 32_768
+"""Characters of a traceback that are kept, from its end."""
+
+
+def error_info(error: BaseException) -> ErrorInfo:
+    """What is stored of an exception; never raises, whatever the exception does."""
+    try:
+        message = str(error)
+    except BaseException as inner:
+        message = f"<str() of it raised {type(inner).__name__}>"
+    try:
+        lines = "".join(traceback.format_exception(error))
+    except BaseException as inner:
+        lines = f"<formatting the traceback raised {type(inner).__name__}>"
+    name = type(error).__qualname__
+    return ErrorInfo(
+        type=_clean(name), message=_clean(message)[:MAX_MESSAGE],
+        traceback=_clean(lines)[-MAX_TRACEBACK:],
+    )  # fmt: skip
+
+
+def _clean(text: str) -> str:
+    """Text that every store takes: no NUL, no lone surrogate."""
+    return text.replace("\0", "\N{SYMBOL FOR NULL}").encode("utf-8", "replace").decode("utf-8")
+
+
+def classify(definition: TaskDefinition, payload: Any, error: BaseException) -> Outcome:
+    """The outcome of a body that raised ``error``."""
+    if isinstance(error, Snooze):
+        return Snoozed(error.delay)
+    if isinstance(error, Retry):
+        return Retried(error.after)
+    if isinstance(error, Discard):
+        return Discarded(error.reason)
+    info = error_info(error)
+    if not isinstance(error, Exception):
+        return Failed(info)
+    try:
+        return Failed(info, final=not definition.should_retry(payload, error))
+    except BaseException as inner:  # the task's own veto is broken: say so, keep the attempts
+        inner.__context__ = error
+        return Failed(error_info(inner))
+
+
+def timed_out(timeout: float | None) -> Failed:
+    """The outcome of an attempt that ran into its ``timeout``."""
+    return Failed(ErrorInfo("TimeoutError", f"the attempt took longer than {timeout or 0:g} s"))
