@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from taskflow._core.options import TaskOptions
@@ -45,7 +45,6 @@ class TaskDefinition:
     failed: Callable[[Any, Exception], Awaitable[None] | None] | None
     module: str
     qualname: str
-    owner: object = field(repr=False)
 
     @property
     def location(self) -> str:

@@ -1,0 +1,106 @@
+"""Natural batching without a background task: callers lead and follow.
+
+While one call is under way, later callers gather; when it returns, one of them leads the next
+batch. An idle caller goes out at once, alone. So latency stays that of one round trip and
+throughput that of batches, with no timer.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import anyio
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+__all__ = ("Batcher",)
+
+
+class _Entry(Generic[T, R]):
+    """One waiting caller. ``woken`` says: look again; you have an answer or shall lead."""
+
+    __slots__ = ("error", "item", "result", "woken")
+
+    def __init__(self, item: T) -> None:
+        self.item = item
+        self.woken: anyio.Event | None = None
+        self.result: R | None = None
+        self.error: BaseException | None = None
+
+
+class Batcher(Generic[T, R]):
+    """Turns concurrent single calls into batches.
+
+    Args:
+        send: Makes one call for many items; positional replies, safe to send again.
+        max_batch: The most items in one call.
+    """
+
+    def __init__(
+        self, send: Callable[[Sequence[T]], Awaitable[Sequence[R]]], *, max_batch: int
+    ) -> None:
+        self._send = send
+        self._max_batch = max_batch
+        self._queue: deque[_Entry[T, R]] = deque()
+        self._is_led = False
+
+    async def submit(self, item: T) -> R:
+        """Send one item, perhaps together with others; returns its reply.
+
+        Cancellation: the item was sent or not. Callers whose leader was cancelled in the middle
+        of a call send again: the call must be safe to repeat.
+        """
+        entry: _Entry[T, R] = _Entry(item)
+        self._queue.append(entry)
+        while entry.result is None and entry.error is None:
+            if self._is_led:
+                await self._follow(entry)
+            else:
+                await self._lead(entry)
+        if entry.error is not None:
+            raise entry.error
+        assert entry.result is not None
+        return entry.result
+
+    async def _follow(self, entry: _Entry[T, R]) -> None:
+        entry.woken = anyio.Event()
+        try:
+            await entry.woken.wait()
+        except BaseException:
+            if entry in self._queue:
+                self._queue.remove(entry)
+            self._wake_next()
+            raise
+
+    async def _lead(self, mine: _Entry[T, R]) -> None:
+        self._is_led = True
+        batch = [self._queue.popleft() for _ in range(min(self._max_batch, len(self._queue)))]
+        try:
+            results = await self._send([entry.item for entry in batch])
+        except Exception as exc:
+            for entry in batch:
+                entry.error = exc
+        except BaseException:
+            # Cancelled in the middle: the others' items go out again, first in line.
+            self._queue.extendleft(entry for entry in reversed(batch) if entry is not mine)
+            if mine in self._queue:
+                self._queue.remove(mine)
+            raise
+        else:
+            for entry, result in zip(batch, results, strict=True):
+                entry.result = result
+        finally:
+            self._is_led = False
+            for entry in batch:
+                if entry.woken is not None:
+                    entry.woken.set()
+            self._wake_next()
+
+    def _wake_next(self) -> None:
+        if not self._is_led and self._queue and (woken := self._queue[0].woken) is not None:
+            woken.set()
