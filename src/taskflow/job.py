@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, final
 
@@ -27,8 +27,6 @@ from taskflow.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from taskflow._core.registry import TaskDefinition
     from taskflow.abc import Codec
     from taskflow.config import Config
@@ -195,7 +193,7 @@ class Prepared(Generic[R]):
             expires_in: Seconds from dispatch after which it must not start any more.
             result_ttl: Seconds that the result is kept; ``None`` for ever, 0 not at all.
         """
-        given = {
+        given: dict[str, Any] = {
             "priority": priority, "tags": tags, "max_attempts": max_attempts,
             "expires_in": expires_in,
         }  # fmt: skip
@@ -288,7 +286,8 @@ def read_options(given: Mapping[str, Any]) -> TaskOptions:
             option="max_retries", value=given["max_retries"],
             problem="use `max_attempts`, which counts the first run: max_retries + 1",
         )  # fmt: skip
-    return TaskOptions(**{name: _READERS[name](name, value) for name, value in given.items()})
+    read: dict[str, Any] = {name: _READERS[name](name, value) for name, value in given.items()}
+    return TaskOptions(**read)
 
 
 def _duration(name: str, value: Any) -> float:
@@ -367,7 +366,7 @@ def _unique(value: Any) -> Unique:
     )
 
 
-_READERS = {
+_READERS: Mapping[str, Callable[[str, Any], Any]] = {
     "queue": _queue, "max_attempts": _attempts, "retry_delay": _backoff, "timeout": _timeout,
     "priority": _priority, "expires_in": _duration, "result_ttl": _keep, "tags": _tags,
 }  # fmt: skip

@@ -59,7 +59,6 @@ RESERVED: Final = frozenset(OPTIONS) | {
 """Names that no field of a task class may have, now and for good."""
 
 
-@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
 class TaskMeta(msgspec.StructMeta):
     """Makes task classes frozen and keyword-only, checks them, and registers those that run."""
 
@@ -78,7 +77,8 @@ class TaskMeta(msgspec.StructMeta):
         return cls
 
 
-class _Task(msgspec.Struct, Generic[R], metaclass=TaskMeta):
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
+class _Task(msgspec.Struct, Generic[R], metaclass=TaskMeta, frozen=True, kw_only=True):
     """What the four bases share: options as class attributes, and the dispatch chain."""
 
     if TYPE_CHECKING:

@@ -311,12 +311,23 @@ class Cancelled(StrEnum):
 
 
 class Wait(msgspec.Struct, frozen=True, kw_only=True):
-    """What to wait for; see ``Driver.wait``."""
+    """What to wait for; see ``Driver.wait``.
+
+    Attributes:
+        queues, others: As in a claim; a job that is due there ends the wait.
+        lanes: Only jobs of these lanes count as work.
+        ids: One of these jobs being final ends the wait.
+        worker_id: A cancellation asked of a job that this worker holds ends the wait.
+        cancelling: Jobs whose cancellation the worker knows of already.
+        timeout: Seconds.
+    """
 
     queues: tuple[str, ...] = ()
     others: bool = False
+    lanes: frozenset[Lane] = frozenset(Lane)
     ids: frozenset[str] = frozenset()
     worker_id: str | None = None
+    cancelling: frozenset[str] = frozenset()
     timeout: float
 
 

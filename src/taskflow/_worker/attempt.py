@@ -14,7 +14,7 @@ from taskflow._worker.lanes.classify import timed_out
 from taskflow.context import Context
 
 if TYPE_CHECKING:
-    from taskflow._core.records import Leased, Progress
+    from taskflow._core.records import Leased, Progress, Settled
     from taskflow._core.registry import TaskDefinition
 
 __all__ = ("Attempt", "BodyCancelled", "StopReason")
@@ -36,8 +36,9 @@ class Attempt:
     """
 
     __slots__ = (
-        "began", "began_at", "context", "definition", "is_cancelled", "job", "notify_progress",
-        "outcome", "payload", "progress", "scope", "stop_reason", "trust_until",
+        "began", "began_at", "claimed_at", "context", "definition", "error", "is_cancelled",
+        "is_settling", "job", "notify_progress", "outcome", "payload", "progress", "scope",
+        "settled", "stop_reason", "trust_until", "verdict",
     )  # fmt: skip
 
     def __init__(
@@ -53,7 +54,12 @@ class Attempt:
         self.began_at = 0.0
         self.is_cancelled = False
         self.stop_reason: StopReason | None = None
+        self.claimed_at = 0.0
         self.outcome: Outcome | None = None
+        self.error: Exception | None = None
+        self.is_settling = False
+        self.settled: anyio.Event | None = None
+        self.verdict: Settled | None = None
         self.progress: Progress | None = None
         self.trust_until = trust_until
         self.notify_progress = notify_progress

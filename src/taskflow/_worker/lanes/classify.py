@@ -10,6 +10,7 @@ import traceback
 from typing import TYPE_CHECKING, Any, Final
 
 from taskflow._core.outcomes import (
+    Crashed,
     Discard,
     Discarded,
     Failed,
@@ -20,11 +21,13 @@ from taskflow._core.outcomes import (
     Snoozed,
 )
 from taskflow._core.records import ErrorInfo
+from taskflow.errors import JobFailedError, WorkerLostError
 
 if TYPE_CHECKING:
+    from taskflow._worker.attempt import Attempt
     from taskflow._core.registry import TaskDefinition
 
-__all__ = ("classify", "error_info", "timed_out")
+__all__ = ("classify", "error_info", "hook_error", "timed_out")
 
 MAX_MESSAGE: Final = 8192
 """Characters of an error message that are kept."""
@@ -75,3 +78,25 @@ def classify(definition: TaskDefinition, payload: Any, error: BaseException) -> 
 def timed_out(timeout: float | None) -> Failed:
     """The outcome of an attempt that ran into its ``timeout``."""
     return Failed(ErrorInfo("TimeoutError", f"the attempt took longer than {timeout or 0:g} s"))
+
+
+def hook_error(attempt: Attempt) -> Exception:
+    """What a ``failed`` hook is called with: the body's own exception where there is one."""
+    if attempt.error is not None:
+        return attempt.error
+    outcome, job = attempt.outcome, attempt.job
+    match outcome:
+        case Crashed():
+            return WorkerLostError(job_id=job.spec.id, crashes=job.crashes)
+        case Discarded(reason):
+            return Discard(reason)
+        case Retried(after):
+            return Retry(after)
+        case Failed(error) if error.type == "TimeoutError":
+            return TimeoutError(error.message)
+        case Failed(error):
+            return JobFailedError(
+                job_id=job.spec.id, reason="failed", type=error.type, message=error.message,
+                traceback=error.traceback,
+            )  # fmt: skip
+    return JobFailedError(job_id=job.spec.id, reason="failed", type="", message="")

@@ -1,0 +1,90 @@
+"""What the services of one worker share. All of it lives on the event loop's thread."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from anyio import CancelScope
+
+from taskflow._core.records import Lane
+from taskflow._worker.isolation import CleanContext, Stepping
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from taskflow._port import Port
+    from taskflow._worker.attempt import Attempt
+    from taskflow._worker.pool import Pool
+    from taskflow.app import App
+    from taskflow.config import Config
+
+__all__ = ("Runtime",)
+
+
+class Runtime:
+    """One worker's shared state.
+
+    Attributes:
+        held: Every lease that this worker holds, by job id, from claim until it is settled.
+        work: Set when there may be something to claim.
+        wakes: Counts what set ``work``; a claim that came back short proves nothing about
+            what was enqueued after it began.
+        hungry: Lanes with free slots for which the last claim found nothing more.
+        waiting: The scope of the wait at the store, which starts over when ``hungry`` changes.
+        is_draining: Nothing new is claimed or started.
+        is_stopping: Slots end.
+        abandoned: Set at the end of a shutdown; threads that have not ended are left behind.
+    """
+
+    def __init__(
+        self, app: App[Any], port: Port, config: Config, *, worker_id: str, queues: tuple[str, ...],
+        others: bool, state: Any,
+    ) -> None:  # fmt: skip
+        self.app = app
+        self.port = port
+        self.config = config
+        self.worker_id = worker_id
+        self.queues = queues
+        self.others = others
+        self.state = state
+        self.clean = CleanContext()
+        self.stepping = Stepping()
+        self.held: dict[str, Attempt] = {}
+        self.pools: Mapping[Lane, Pool] = {}
+        self.running = 0
+        self.hungry: frozenset[Lane] = frozenset()
+        self.waiting: CancelScope | None = None
+        self.work = anyio.Event()
+        self.wakes = 0
+        self.idle = anyio.Event()
+        self.is_draining = False
+        self.is_stopping = False
+        self.abandoned = anyio.Event()
+        self.turn_began = time.monotonic()
+
+    @property
+    def room(self) -> int:
+        """How many more jobs may run now, over all lanes."""
+        return self.config.concurrency - self.running
+
+    def signal_work(self) -> None:
+        """Have the fetcher look again."""
+        self.wakes += 1
+        self.hungry = frozenset()
+        self.work.set()
+
+    def set_hungry(self, lanes: frozenset[Lane]) -> None:
+        """Say for which lanes a job that becomes due is news."""
+        if lanes != self.hungry:
+            self.hungry = lanes
+            if self.waiting is not None:
+                self.waiting.cancel()
+
+    def spread(self) -> None:
+        """Start what is ready in any lane, as far as there is room over all."""
+        for pool in self.pools.values():
+            pool.start_ready()
+        if self.is_draining and not self.running:
+            self.idle.set()
