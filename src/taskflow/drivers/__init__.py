@@ -1,0 +1,1 @@
+"""The stores that taskflow comes with, one module each; none knows another."""

@@ -1,0 +1,81 @@
+"""What one operation sees of the store, inside the writer's transaction."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from taskflow.drivers.sqlite.news import News
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from taskflow.drivers.sqlite.connection import Store
+
+__all__ = ("Statements", "Tx", "listed")
+
+_CHUNK = 512
+
+
+class Statements:
+    """Fills the table names into statements, once each."""
+
+    def __init__(self, words: Mapping[str, str]) -> None:
+        self._words = words
+        self._made: dict[tuple[str, int], str] = {}
+
+    def text(self, sql: str, ids: int = 0) -> str:
+        """The statement with its names, and room for so many ids at ``{ids}``."""
+        made = self._made.get((sql, ids))
+        if made is None:
+            made = sql.format_map({**self._words, "ids": ",".join("?" * ids)})
+            self._made[sql, ids] = made
+        return made
+
+
+class Tx:
+    """One operation's hold on the open transaction.
+
+    Attributes:
+        now: Microseconds of Unix time, read once for the operation.
+        uptime: The lease clock, likewise.
+        news: What others are to be told once the transaction is on the disk.
+    """
+
+    def __init__(self, store: Store, statements: Statements) -> None:
+        clock = store.place.clock
+        self.now, self.uptime, self.boot = clock.now(), clock.uptime(), store.boot
+        self.news = News()
+        self._conn = store.conn
+        self._statements = statements
+
+    def run(self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()) -> sqlite3.Cursor:
+        """Execute one statement."""
+        return self._conn.execute(self._statements.text(sql), params)
+
+    def many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Execute one statement for each row of parameters."""
+        self._conn.executemany(self._statements.text(sql), rows)
+
+    def by_ids(self, sql: str, ids: Iterable[str]) -> list[tuple[Any, ...]]:
+        """All rows of a statement that names the ids as ``{ids}``.
+
+        Ids are bound, not passed as JSON, which would cut them at a NUL; their number is padded
+        to a power of two so that few statements are prepared.
+        """
+        wanted = list(ids)
+        rows: list[tuple[Any, ...]] = []
+        for start in range(0, len(wanted), _CHUNK):
+            part: list[str | None] = [*wanted[start : start + _CHUNK]]
+            room = 1 << (len(part) - 1).bit_length()
+            part.extend([None] * (room - len(part)))
+            # The ids may stand several times in one statement, as in a union.
+            times = sql.count("{ids}")
+            rows += self._conn.execute(self._statements.text(sql, room), part * times).fetchall()
+        return rows
+
+
+def listed(seqs: Iterable[int]) -> str:
+    """Row numbers as the JSON that ``json_each`` reads."""
+    return json.dumps(list(seqs))
