@@ -8,10 +8,9 @@ from taskflow._core.records import MICRO, Claim, Claimed, Lane, Leased, Timing
 from taskflow._core.states import Event, JobState, after
 from taskflow.drivers.sqlite import rows
 from taskflow.drivers.sqlite.leases import end_dead_leases, lapse
+from taskflow.drivers.sqlite.queues import due_queues, next_due, ready_queues
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from taskflow.drivers.sqlite.tx import Tx
 
 __all__ = ("claim",)
@@ -33,7 +32,6 @@ _STAGE: Final = (
     "UPDATE {jobs} SET state = ? WHERE seq IN (SELECT seq FROM {jobs}"
     " WHERE {stageable} AND queue = ? AND due <= ? ORDER BY due, seq LIMIT ?)"
 )
-_NEXT_DUE: Final = "SELECT min(due) FROM {jobs} WHERE {stageable} AND queue = ?"
 _READY: Final = (
     "SELECT {leased} FROM {jobs} WHERE {claimable} AND queue = ? AND lane = ?"
     " AND (expires_at IS NULL OR expires_at > ?) ORDER BY priority DESC, due, seq LIMIT ?"
@@ -42,8 +40,6 @@ _TAKE: Final = (
     "UPDATE {jobs} SET state = ?, attempt = attempt + 1, delivery = delivery + 1, request_id = ?,"
     " worker_id = ?, started_at = ?, lease_until = ?, boot = ?, progress = NULL WHERE seq = ?"
 )
-_NEXT_READY_QUEUE: Final = "SELECT min(queue) FROM {jobs} WHERE {claimable} AND queue > ?"
-_NEXT_DUE_QUEUE: Final = "SELECT min(queue) FROM {jobs} WHERE {stageable} AND queue > ?"
 
 
 def claim(tx: Tx, request: Claim) -> Claimed:
@@ -53,7 +49,7 @@ def claim(tx: Tx, request: Claim) -> Claimed:
         return Claimed(jobs=again, next_due_in=_next_due_in(tx, request))
     end_dead_leases(tx, SWEEP)
     lapse(tx, SWEEP)
-    for queue in _served(tx, request, _NEXT_DUE_QUEUE):
+    for queue in due_queues(tx, request.queues, others=request.others):
         _stage(tx, queue)
     picked = _pick(tx, request)
     jobs = _take(tx, request, picked)
@@ -73,19 +69,6 @@ def _held_already(tx: Tx, request: Claim) -> list[Leased]:
     return [rows.leased(row) for row in found]
 
 
-def _served(tx: Tx, request: Claim, next_queue: str) -> Iterator[str]:
-    """The queues in order; the unnamed ones by hops through an index that starts with the queue."""
-    yield from request.queues
-    name = ""
-    while request.others:
-        (found,) = tx.run(next_queue, (name,)).fetchone()
-        if found is None:
-            return
-        name = found
-        if name not in request.queues:
-            yield name
-
-
 def _stage(tx: Tx, queue: str) -> None:
     tx.run(_STAGE, (after(JobState.SCHEDULED, Event.STAGE), queue, tx.now, SWEEP))
 
@@ -94,7 +77,7 @@ def _pick(tx: Tx, request: Claim) -> list[tuple[Any, ...]]:
     free = {lane: room.free for lane, room in request.rooms.items()}
     ahead = {lane: room.ahead for lane, room in request.rooms.items()}
     picked: list[tuple[Any, ...]] = []
-    for queue in _served(tx, request, _NEXT_READY_QUEUE):
+    for queue in ready_queues(tx, request.queues, others=request.others):
         found: list[tuple[Any, ...]] = []
         for lane in request.rooms:
             if free[lane] + ahead[lane] > 0:
@@ -151,9 +134,5 @@ def _take(tx: Tx, request: Claim, picked: list[tuple[Any, ...]]) -> list[Leased]
 
 
 def _next_due_in(tx: Tx, request: Claim) -> float | None:
-    dues = [
-        due
-        for queue in _served(tx, request, _NEXT_DUE_QUEUE)
-        if (due := tx.run(_NEXT_DUE, (queue,)).fetchone()[0]) is not None
-    ]
-    return max(min(dues) - tx.now, 0) / MICRO if dues else None
+    due = next_due(tx, request.queues, others=request.others)
+    return None if due is None else max(due - tx.now, 0) / MICRO

@@ -8,6 +8,7 @@ from taskflow._core.records import Cancelled, Fetched, Wait, Wake
 from taskflow._core.states import Event, JobState, after
 from taskflow.drivers.sqlite import rows
 from taskflow.drivers.sqlite.ending import cancel_rows
+from taskflow.drivers.sqlite.queues import next_due, ready_queues
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,14 +31,7 @@ _COMPLETED: Final = (
 _FAILED: Final = "SELECT {record}, finished_at, NULL FROM {dead} WHERE id IN ({ids})"
 _FETCH: Final = " UNION ALL ".join((_LIVE, _COMPLETED, _FAILED))
 
-_WORK: Final = (
-    "SELECT EXISTS (SELECT 1 FROM {jobs} WHERE {claimable} AND queue = ?)"
-    " OR EXISTS (SELECT 1 FROM {jobs} WHERE {stageable} AND queue = ? AND due <= ?)"
-)
-_ANY_WORK: Final = (
-    "SELECT EXISTS (SELECT 1 FROM {jobs} WHERE {claimable})"
-    " OR EXISTS (SELECT 1 FROM {jobs} WHERE {stageable} AND due <= ?)"
-)
+_READY: Final = "SELECT EXISTS (SELECT 1 FROM {jobs} WHERE {claimable} AND queue = ?)"
 _ASKED: Final = (
     "SELECT id, delivery FROM {jobs} WHERE cancel_requested = 1 AND worker_id = ? AND {running}"
 )
@@ -97,6 +91,8 @@ def glance(tx: Tx, request: Wait) -> tuple[Wake, frozenset[tuple[str, int]]]:
 
 
 def _is_work(tx: Tx, request: Wait) -> bool:
-    if request.others:
-        return bool(tx.run(_ANY_WORK, (tx.now,)).fetchone()[0])
-    return any(tx.run(_WORK, (queue, queue, tx.now)).fetchone()[0] for queue in request.queues)
+    due = next_due(tx, request.queues, others=request.others)
+    if due is not None and due <= tx.now:
+        return True
+    queues = ready_queues(tx, request.queues, others=request.others)
+    return any(tx.run(_READY, (queue,)).fetchone()[0] for queue in queues)
