@@ -1,0 +1,416 @@
+"""``Config``: every option declared once; environment, flags, files and docs follow from that.
+
+Precedence: flag over keyword over environment over pyproject.toml over default.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+
+from taskflow._core.retry import Backoff, seconds
+from taskflow.errors import ConfigError
+
+__all__ = ("Config", "Option", "Setting", "configure", "redact", "settings")
+
+PREFIX: Final = "TASKFLOW_"
+NOT_OPTIONS: Final = frozenset({"app"})
+"""Settings of the command line, beside those of ``Config``."""
+
+
+class Option(msgspec.Struct, frozen=True, kw_only=True):
+    """What the annotation of an option says about it.
+
+    Attributes:
+        help: One sentence.
+        unit: What a number counts.
+        least: The smallest value.
+        worker: It matters to workers only.
+        secret: Its value is never shown.
+    """
+
+    help: str
+    unit: str = ""
+    least: float | None = None
+    worker: bool = False
+    secret: bool = False
+
+
+Seconds = float | timedelta
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """All settings, as a value. Every field has an option's name in the environment
+    (``TASKFLOW_LEASE``), on the command line (``--lease``) and in pyproject.toml
+    (``[tool.taskflow] lease``).
+
+    Raises:
+        ConfigError: A value cannot be used; names the option, the value and what is expected.
+    """
+
+    url: Annotated[str | None, Option(
+        help="Where jobs are stored: memory://, sqlite:///file.db. Default: ./taskflow.db.",
+        secret=True)] = None
+    driver: Annotated[Literal["memory", "sqlite"] | None, Option(
+        help="The kind of store, when there is no URL.")] = None
+    sqlite_queue_table: Annotated[str, Option(
+        help="Name of the table of jobs.")] = "taskflow_jobs"
+    sqlite_dead_letter_table: Annotated[str, Option(
+        help="Name of the table of failed jobs.")] = "taskflow_dead"
+    default_queue: Annotated[str, Option(
+        help="The queue of tasks that name none.")] = "default"
+    max_attempts: Annotated[int, Option(
+        help="Runs of a job at most, the first included.", least=1)] = 3
+    retry_delay: Annotated[Backoff | float, Option(
+        help="Delay between attempts: a number for a fixed one, else 5 s doubling up to 1 h.",
+        unit="s", least=0)] = Backoff()
+    timeout: Annotated[float | None, Option(
+        help="What one attempt may take; none for no limit.", unit="s", least=0.001)] = None
+    result_ttl: Annotated[float | None, Option(
+        help="How long results are kept; none for ever, 0 not at all.", unit="s",
+        least=0)] = 86_400.0
+    failed_ttl: Annotated[float | None, Option(
+        help="How long failed jobs are kept; none for ever.", unit="s", least=0)] = 2_592_000.0
+    max_payload: Annotated[int, Option(
+        help="The largest encoded payload.", unit="bytes", least=1)] = 1 << 20
+    max_result: Annotated[int, Option(
+        help="The largest encoded result.", unit="bytes", least=1, worker=True)] = 1 << 20
+    call_timeout: Annotated[float, Option(
+        help="Deadline of a call to the store.", unit="s", least=1)] = 30.0
+    lease: Annotated[float, Option(
+        help="How long a worker owns a job without renewing; after a kill, jobs return within "
+        "1.34 leases.", unit="s", least=2)] = 60.0
+    queues: Annotated[tuple[str, ...], Option(
+        help="Queues to serve, the most important first. Default: the default queue, those "
+        "that tasks name, then all others.", worker=True)] = ()
+    concurrency: Annotated[int, Option(
+        help="Jobs running at one time over all lanes.", least=1, worker=True)] = 10
+    threads: Annotated[int | None, Option(
+        help="Slots of the thread lane. Default: concurrency.", least=1, worker=True)] = None
+    process_slots: Annotated[int | None, Option(
+        help="Slots of the process lane. Default: the number of cores.", least=1,
+        worker=True)] = None
+    processes: Annotated[int, Option(
+        help="Worker processes under one supervisor.", least=1, worker=True)] = 1
+    backend: Annotated[Literal["asyncio", "trio"], Option(
+        help="The event loop that a worker runs on.", worker=True)] = "asyncio"
+    grace: Annotated[float, Option(
+        help="How long a shutdown waits for running jobs.", unit="s", least=0,
+        worker=True)] = 25.0
+    cancel_grace: Annotated[float, Option(
+        help="How long a cancelled body may take to end.", unit="s", least=0,
+        worker=True)] = 5.0
+    max_stall: Annotated[float | None, Option(
+        help="How long the event loop may stand still before leases are let go. Default: "
+        "5 leases.", unit="s", least=0.1, worker=True)] = None
+    stall: Annotated[Literal["exit", "log"], Option(
+        help="What a stalled worker does beside: end its process with code 70, or only log.",
+        worker=True)] = "log"
+    max_crashes: Annotated[int, Option(
+        help="Workers that may die under a job before it is failed.", least=0,
+        worker=True)] = 3
+    process_max_jobs: Annotated[int, Option(
+        help="Jobs after which a process child is replaced; 0 for never.", least=0,
+        worker=True)] = 1000
+    process_max_memory: Annotated[int | None, Option(
+        help="Memory above which a process child is replaced after its job.", unit="bytes",
+        least=1, worker=True)] = None
+    process_env: Annotated[tuple[str, ...] | None, Option(
+        help="Environment variables that process children get. Default: all.",
+        worker=True)] = None  # fmt: skip
+
+    def __post_init__(self) -> None:
+        for setting in settings():
+            value = setting.read(getattr(self, setting.name), setting.name)
+            msgspec.structs.force_setattr(self, setting.name, value)
+        _check_store(self.url, self.driver)
+
+    def __repr__(self) -> str:
+        default = {setting.name: setting.default for setting in settings()}
+        changed = (
+            f"{name}={redact(value) if name == 'url' else value!r}"
+            for name, value in msgspec.structs.asdict(self).items()
+            if value != default[name]
+        )
+        return f"Config({', '.join(changed)})"
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some options changed; validated like a new one."""
+        unknown = set(changes) - set(self.__struct_fields__)
+        for name in sorted(unknown):
+            raise _unknown(name, name, changes[name])
+        return msgspec.structs.replace(self, **changes)
+
+    @classmethod
+    def from_env(cls, **overrides: Any) -> Self:
+        """The settings of environment and pyproject.toml, below ``overrides``."""
+        return cls.resolve(keywords=overrides)
+
+    @classmethod
+    def resolve(
+        cls, *, flags: Mapping[str, Any] | None = None, keywords: Mapping[str, Any] | None = None
+    ) -> Self:
+        """The settings of all sources; the first that says something wins.
+
+        Args:
+            flags: From a command line.
+            keywords: From code.
+        """
+        layers = (
+            _named(flags or {}, "flag"), _named({**_configured, **(keywords or {})}, "keyword"),
+            _environment(), _pyproject(),
+        )  # fmt: skip
+        chosen: dict[str, Any] = {}
+        stores = False
+        for layer in layers:
+            says_store = bool({"url", "driver"} & layer.keys())
+            for name, (value, source) in layer.items():
+                if name in chosen or (stores and name in {"url", "driver"}):
+                    continue  # a URL above is not mixed with a driver below
+                chosen[name] = _BY_NAME[name].read(value, source)
+            stores = stores or says_store
+        return cls(**chosen)
+
+
+class Setting(msgspec.Struct, frozen=True, kw_only=True):
+    """One option, as the command line and the reference page need it."""
+
+    name: str
+    type: Any
+    default: Any
+    option: Option
+
+    @property
+    def variable(self) -> str:
+        """Its environment variable."""
+        return PREFIX + self.name.upper()
+
+    @property
+    def flag(self) -> str:
+        """Its flag on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The words that it takes; empty when it takes others."""
+        return tuple(
+            word
+            for part in _parts(self.type)
+            if get_origin(part) is Literal
+            for word in get_args(part)
+        )
+
+    @property
+    def is_optional(self) -> bool:
+        """``None`` (the word ``none`` in text) is a value."""
+        return type(None) in _parts(self.type)
+
+    def read(self, value: Any, source: str) -> Any:
+        """Turn a value, or text of the environment or a flag, into what the option holds.
+
+        Raises:
+            ConfigError: It cannot; ``source`` says where the value comes from.
+        """
+        try:
+            return self._read(value)
+        except (ValueError, TypeError) as exc:
+            shown = redact(value) if self.option.secret and isinstance(value, str) else value
+            raise ConfigError(option=source, value=shown, problem=f"expected {exc}") from exc
+
+    def _read(self, value: Any) -> Any:
+        if value is None or (
+            self.is_optional and isinstance(value, str) and value.lower() == "none"
+        ):
+            if self.is_optional:
+                return None
+            raise ValueError("a value, not none")
+        if self.choices:
+            if value not in self.choices:
+                raise ValueError(f"one of {', '.join(self.choices)}")
+            return value
+        parts = _parts(self.type)
+        if Backoff in parts:
+            return value if isinstance(value, Backoff) else Backoff.fixed(self._number(value))
+        if float in parts:
+            return self._number(value)
+        if int in parts:
+            return self._whole(value)
+        if str in parts:
+            return _text(value)
+        return _words(value)
+
+    def _number(self, value: Any) -> float:
+        least = self.option.least or 0.0
+        wanted = f"a number of at least {least:g} {'seconds' if self.option.unit == 's' else ''}"
+        try:
+            number = float(value) if isinstance(value, str) else value
+            return seconds(number, what=self.name, least=least)
+        except (ValueError, TypeError):
+            raise ValueError(wanted.strip()) from None
+
+    def _whole(self, value: Any) -> int:
+        least = int(self.option.least or 0)
+        try:
+            number = int(value) if isinstance(value, str) else value
+        except ValueError:
+            number = None
+        if isinstance(number, bool) or not isinstance(number, int) or number < least:
+            raise ValueError(f"a whole number of at least {least}")
+        return number
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError("text")
+    return value
+
+
+def _words(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = [word.strip() for word in value.split(",") if word.strip()]
+    if not isinstance(value, Sequence) or not all(isinstance(word, str) and word for word in value):
+        raise ValueError("names separated by commas")
+    return tuple(value)
+
+
+def _parts(annotation: Any) -> tuple[Any, ...]:
+    if get_origin(annotation) in {types.UnionType, typing.Union}:
+        return tuple(get_args(annotation))
+    return (annotation,)
+
+
+def _declared() -> tuple[Setting, ...]:
+    hints = get_type_hints(Config, include_extras=True)
+    found = []
+    for field in msgspec.structs.fields(Config):
+        type_, option = get_args(hints[field.name])[:2]
+        found.append(Setting(name=field.name, type=type_, default=field.default, option=option))
+    return tuple(found)
+
+
+_DECLARED: Final = _declared()
+_BY_NAME: Final = {setting.name: setting for setting in _DECLARED}
+_configured: dict[str, Any] = {}
+
+
+def settings() -> tuple[Setting, ...]:
+    """Every option, in the order of its declaration."""
+    return _DECLARED
+
+
+def configure(**options: Any) -> None:
+    """Set options for every app of this process, below the keywords of each app.
+
+    Raises:
+        ConfigError: A value cannot be used; nothing was set.
+    """
+    for name, (value, source) in _named(options, "keyword").items():
+        _BY_NAME[name].read(value, source)
+    _configured.update(options)
+
+
+def _named(given: Mapping[str, Any], source: str) -> dict[str, tuple[Any, str]]:
+    for name in given:
+        if name not in _BY_NAME:
+            raise _unknown(name, name, given[name])
+    label = {"flag": lambda name: _BY_NAME[name].flag}.get(source, lambda name: name)
+    return {name: (value, label(name)) for name, value in given.items()}
+
+
+def _environment() -> dict[str, tuple[Any, str]]:
+    found: dict[str, tuple[Any, str]] = {}
+    for variable, value in os.environ.items():
+        if not variable.startswith(PREFIX):
+            continue
+        name = variable.removeprefix(PREFIX).lower()
+        if name in NOT_OPTIONS:
+            continue
+        if name not in _BY_NAME:
+            raise _unknown(variable, name, value)
+        if value != "":
+            found[name] = (value, variable)
+    return found
+
+
+def _pyproject() -> dict[str, tuple[Any, str]]:
+    table = project_table()
+    for name in table:
+        if name not in _BY_NAME and name not in NOT_OPTIONS:
+            raise _unknown(f"pyproject.toml [tool.taskflow] {name}", name, table[name])
+    return {
+        name: (value, f"pyproject.toml [tool.taskflow] {name}")
+        for name, value in table.items()
+        if name not in NOT_OPTIONS
+    }
+
+
+def project_table() -> Mapping[str, Any]:
+    """``[tool.taskflow]`` of the nearest pyproject.toml upward from the working directory."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        file = folder / "pyproject.toml"
+        if not file.is_file():
+            continue
+        try:
+            document = tomllib.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as exc:
+            raise ConfigError(option=str(file), value=None, problem=str(exc)) from exc
+        table = document.get("tool", {}).get("taskflow", {})
+        if not isinstance(table, dict):
+            raise ConfigError(option=f"{file} [tool.taskflow]", value=table, problem="no table")
+        return table
+    return {}
+
+
+def _unknown(source: str, name: str, value: object) -> ConfigError:
+    if name == "max_retries":
+        problem = "use max_attempts, which counts the first run: max_retries + 1"
+        return ConfigError(option=source, value=value, problem=problem)
+    near = difflib.get_close_matches(name, _BY_NAME, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return ConfigError(option=source, value=None, problem=f"there is no such option{hint}")
+
+
+SCHEMES: Final = {"memory": "memory", "sqlite": "sqlite"}
+"""URL schemes of this version and the driver that each picks."""
+
+
+def _check_store(url: str | None, driver: str | None) -> None:
+    if url is None:
+        return
+    scheme = urlsplit(url).scheme
+    if scheme not in SCHEMES:
+        known = ", ".join(f"{name}://" for name in SCHEMES)
+        raise ConfigError(
+            option="url", value=redact(url), problem=f"no driver for {scheme or 'no'} scheme; "
+            f"this version has {known}",
+        )  # fmt: skip
+    if driver is not None and SCHEMES[scheme] != driver:
+        raise ConfigError(
+            option="driver", value=driver, problem=f"the url {redact(url)} says {SCHEMES[scheme]}: "
+            "give one of the two",
+        )  # fmt: skip
+
+
+def redact(url: str) -> str:
+    """A URL for people to see: the password is three stars."""
+    try:
+        parts = urlsplit(url)
+        password = parts.password
+    except ValueError:
+        return "<unreadable url>"
+    if password is None:
+        return url
+    user = parts.username or ""
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{user}:***@{host}"))
