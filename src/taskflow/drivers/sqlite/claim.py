@@ -9,6 +9,7 @@ from taskflow._core.states import Event, JobState, after
 from taskflow.drivers.sqlite import rows
 from taskflow.drivers.sqlite.leases import end_dead_leases, lapse
 from taskflow.drivers.sqlite.queues import due_queues, next_due, ready_queues
+from taskflow.drivers.sqlite.tx import listed
 
 if TYPE_CHECKING:
     from taskflow.drivers.sqlite.tx import Tx
@@ -38,7 +39,8 @@ _READY: Final = (
 )
 _TAKE: Final = (
     "UPDATE {jobs} SET state = ?, attempt = attempt + 1, delivery = delivery + 1, request_id = ?,"
-    " worker_id = ?, started_at = ?, lease_until = ?, boot = ?, progress = NULL WHERE seq = ?"
+    " worker_id = ?, started_at = ?, lease_until = ?, boot = ?, progress = NULL"
+    " WHERE seq IN (SELECT value FROM json_each(?))"
 )
 
 
@@ -123,7 +125,7 @@ def _take(tx: Tx, request: Claim, picked: list[tuple[Any, ...]]) -> list[Leased]
     state = after(JobState.AVAILABLE, Event.CLAIM)
     until = Timing(request.lease).expires(tx.uptime)
     given = (state, request.request_id, request.worker_id, tx.now, until, tx.boot)
-    tx.many(_TAKE, [(*given, row[0]) for row in picked])
+    tx.run(_TAKE, (*given, listed(row[0] for row in picked)))
     jobs = []
     for row in picked:
         seq, job_id, delivery, _, spec, attempt, *rest = row

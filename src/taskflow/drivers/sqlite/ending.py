@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from taskflow.drivers.sqlite.tx import Tx
 
-__all__ = ("cancel_rows", "put_away")
+__all__ = ("cancel_rows", "finish_rows", "put_away")
 
 _CANCEL: Final = (
     "UPDATE {jobs} SET state = ?, reason = ? WHERE seq IN (SELECT value FROM json_each(?))"
@@ -24,6 +24,11 @@ _TO_FINISHED: Final = (
 _TO_DEAD: Final = (
     "INSERT INTO {dead} ({kept}, finished_at, forget_at)"
     " SELECT {kept}, ?, ? + failed_ttl FROM {jobs} WHERE seq IN (SELECT value FROM json_each(?))"
+)
+_FINISH: Final = (
+    "INSERT INTO {finished} ({kept}, finished_at, forget_at)"
+    " SELECT {ended}, :now, :now + result_ttl FROM {jobs}"
+    " WHERE seq IN (SELECT value FROM json_each(:these))"
 )
 _REMOVE: Final = "DELETE FROM {jobs} WHERE seq IN (SELECT value FROM json_each(?)) RETURNING id"
 
@@ -41,4 +46,18 @@ def put_away(tx: Tx, seqs: Sequence[int], *, is_failed: bool) -> None:
         return
     these = listed(seqs)
     tx.run(_TO_DEAD if is_failed else _TO_FINISHED, (tx.now, tx.now, these))
+    _remove(tx, these)
+
+
+def finish_rows(
+    tx: Tx, seqs: Sequence[int], *, state: JobState, event: Event, reason: str, refund: bool
+) -> None:
+    """Complete or cancel running jobs of which nothing else is to be noted, all at once."""
+    these = listed(seqs)
+    how = {"state": state, "event": event, "reason": reason, "refund": refund}
+    tx.run(_FINISH, {**how, "now": tx.now, "these": these})
+    _remove(tx, these)
+
+
+def _remove(tx: Tx, these: str) -> None:
     tx.news.finals.update(row[0] for row in tx.run(_REMOVE, (these,)))

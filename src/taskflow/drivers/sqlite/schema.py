@@ -31,6 +31,17 @@ _KEPT: Final = (
 )
 """What a finished row takes over from the hot one."""
 
+_ENDED: Final = {
+    "state": ":state",
+    "attempt": "attempt - :refund",
+    "reason": ":reason",
+    "fin_delivery": "delivery",
+    "fin_request": "request_id",
+    "fin_event": ":event",
+    "fin_state": ":state",
+}
+"""What ends with its holder's word takes these from there, and the rest as it is."""
+
 _LEASED: Final = (
     "seq, id, delivery, request_id, spec, attempt, crashes, interruptions, parks,"
     " cancel_requested, enqueued_at, due, priority, max_attempts"
@@ -139,6 +150,7 @@ class Names:
             "stageable": _in_state(Event.STAGE),
             "lapsable": _in_state(Event.LAPSE),
             "kept": _KEPT,
+            "ended": ", ".join(_ENDED.get(name, name) for name in _KEPT.split(", ")),
             "leased": _LEASED,
             "record": _RECORD,
             "fin": _FIN,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from taskflow._core.records import Change, Settled, Verdict
 from taskflow._core.states import FINAL, SETTLES, Event, JobState, after
 from taskflow.drivers.sqlite import rows
-from taskflow.drivers.sqlite.ending import put_away
+from taskflow.drivers.sqlite.ending import finish_rows, put_away
 from taskflow.drivers.sqlite.enqueue import enqueue
 from taskflow.drivers.sqlite.leases import is_held
 from taskflow.errors import IllegalTransitionError
@@ -32,6 +32,8 @@ _CHANGE: Final = (
     " error = coalesce(?, error), lease_until = NULL, fin_delivery = ?, fin_request = ?,"
     " fin_event = ?, fin_state = ? WHERE seq = ?"
 )
+_PLAIN: Final = frozenset({Event.COMPLETE, Event.CANCEL})
+"""Ends that change no counter of their own."""
 _RESULT: Final = "INSERT INTO {results} (seq, result) VALUES (?, ?)"
 
 
@@ -63,6 +65,7 @@ class _Settling:
         self._writes: list[tuple[object, ...]] = []
         self._results: list[tuple[int, bytes]] = []
         self._ended: dict[bool, list[int]] = {False: [], True: []}
+        self._finished: dict[tuple[JobState, Event, str, bool], list[int]] = {}
 
     def apply(self, change: Change) -> Settled:
         if change.event not in SETTLES:
@@ -101,24 +104,25 @@ class _Settling:
         reason = change.reason
         if state is JobState.CANCELLED and (change.event is not Event.CANCEL or not reason):
             reason = "cancelled"
+        token = change.token
+        job.state, job.fin_state = state, state
+        job.fin = (token.delivery, token.request_id, change.event)
         if state in FINAL:
-            self._end(job, change, state)
+            if state is JobState.COMPLETED and change.result is not None and job.keeps_result:
+                self._results.append((job.seq, change.result))
+            if change.event in _PLAIN and change.error is None:
+                how = (state, change.event, reason, change.refund)
+                self._finished.setdefault(how, []).append(job.seq)
+                return
+            self._ended[state is JobState.FAILED].append(job.seq)
         else:
             if change.event is not Event.RELEASE:
                 job.due = rows.later(self._tx.now, change.delay)
             self._tx.news.queues.add(job.queue)
-        token = change.token
-        job.state, job.fin_state = state, state
-        job.fin = (token.delivery, token.request_id, change.event)
         self._writes.append(
             (state, job.due, job.attempt, job.interruptions, job.parks, reason,
              rows.pack(change.error), *job.fin, state, job.seq)
         )  # fmt: skip
-
-    def _end(self, job: _Job, change: Change, state: JobState) -> None:
-        self._ended[state is JobState.FAILED].append(job.seq)
-        if state is JobState.COMPLETED and change.result is not None and job.keeps_result:
-            self._results.append((job.seq, change.result))
 
     def flush(self) -> None:
         """Write what was decided so far."""
@@ -128,6 +132,9 @@ class _Settling:
         if self._results:
             self._tx.many(_RESULT, self._results)
             self._results = []
+        for (state, event, reason, refund), seqs in self._finished.items():
+            finish_rows(self._tx, seqs, state=state, event=event, reason=reason, refund=refund)
+        self._finished.clear()
         for is_failed, seqs in self._ended.items():
             put_away(self._tx, seqs, is_failed=is_failed)
             seqs.clear()
