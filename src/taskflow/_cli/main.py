@@ -1,0 +1,72 @@
+"""The commands and what they share."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from typing import Any
+
+import anyio
+import click
+
+from taskflow._cli.errors import reporting
+from taskflow._cli.flags import given_flags, worker_flags
+from taskflow._cli.loading import find_app
+from taskflow._cli.output import banner, set_up_logging
+from taskflow._cli.supervisor import Supervisor, follow_supervisor
+from taskflow.worker import Worker
+
+__all__ = ("main",)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(importlib.metadata.version("taskflow-anyio"), prog_name="taskflow")
+def cli() -> None:
+    """Typed background jobs under structured concurrency."""
+
+
+@cli.group()
+def run() -> None:
+    """Run a worker or the demo."""
+
+
+@run.command()
+@click.argument("app", required=False)
+@click.option("--app-dir", default=".", show_default=True, help="Where APP is imported from.")
+@click.option("-v", "--verbose", is_flag=True, help="More log lines, and tracebacks of errors.")
+@worker_flags
+def worker(app: str | None, app_dir: str, verbose: bool, **flags: Any) -> None:
+    """Run a worker for APP, as in `jobs:app`.
+
+    APP may stand in TASKFLOW_APP or in [tool.taskflow] app of pyproject.toml. Every option may
+    stand in an environment variable TASKFLOW_<NAME> or in [tool.taskflow].
+    """
+    with reporting(verbose):
+        set_up_logging(verbose)
+        follow_supervisor()
+        found = find_app(app, app_dir)
+        chosen = given_flags(flags)
+        config = found.resolve(chosen)
+        if config.processes > 1:
+            sys.exit(anyio.run(Supervisor(config.processes).run, backend=config.backend))
+        one = Worker(found, handle_signals=True, flags=chosen)
+        banner(found, config)
+        anyio.run(one.run, backend=config.backend)
+        sys.exit(one.exit_code)
+
+
+@run.command()
+@click.option("--backend", type=click.Choice(["asyncio", "trio"]), default="asyncio",
+              show_default=True, help="The event loop to run on.")  # fmt: skip
+@click.option("-v", "--verbose", is_flag=True, help="Tracebacks of errors.")
+def demo(backend: str, verbose: bool) -> None:
+    """Dispatch some twenty jobs, work them off on SQLite and print the results."""
+    from taskflow._cli.demo import run_demo
+
+    with reporting(verbose):
+        sys.exit(run_demo(backend))
+
+
+def main() -> None:
+    """The entry point of ``taskflow`` and ``python -m taskflow``."""
+    cli()
