@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
-from taskflow._core.records import Wait, Wake
+from taskflow._core.records import Lane, Wait, Wake
 from taskflow._core.states import Event
 from taskflow.drivers.sqlite import SqliteDriver, waits
 from taskflow.errors import DriverUnavailableError
@@ -52,14 +52,18 @@ async def test_what_is_there_already(driver: SqliteDriver) -> None:
     await driver.enqueue([spec("a"), spec("later", queue="other", delay=60)])
     assert (await driver.wait(Wait(queues=("default",), timeout=LONG))).work
     assert (await driver.wait(Wait(others=True, timeout=LONG))).work
+    threads = frozenset({Lane.THREAD})
+    assert await driver.wait(Wait(others=True, lanes=threads, timeout=0.05)) == Wake()
     job = await claim_one(driver)
     assert await driver.wait(Wait(others=True, timeout=0)) == Wake()
     await driver.cancel(["a"])
     assert (await driver.wait(Wait(worker_id="worker", timeout=LONG))).cancels
-    assert not (await driver.wait(Wait(worker_id="worker", timeout=0.05))).cancels
+    known = Wait(worker_id="worker", cancelling=frozenset({"a"}), timeout=0.05)
+    assert await driver.wait(known) == Wake()
     await settle(driver, job, Event.COMPLETE)
-    wake = await driver.wait(Wait(ids=frozenset({"a", "b"}), timeout=LONG))
-    assert wake.finals == {"a"}
+    await driver.enqueue([spec("b")])
+    wake = await driver.wait(Wait(ids=frozenset({"a", "b", "unknown"}), timeout=LONG))
+    assert wake.finals == {"a", "unknown"}
 
 
 async def test_told_by_a_twin(driver: SqliteDriver) -> None:

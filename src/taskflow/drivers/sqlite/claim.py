@@ -8,7 +8,7 @@ from taskflow._core.records import MICRO, Claim, Claimed, Lane, Leased, Timing
 from taskflow._core.states import Event, JobState, after
 from taskflow.drivers.sqlite import rows
 from taskflow.drivers.sqlite.leases import end_dead_leases, lapse
-from taskflow.drivers.sqlite.queues import due_queues, next_due, ready_queues
+from taskflow.drivers.sqlite.queues import next_due, ready_queues, stage
 from taskflow.drivers.sqlite.tx import listed
 
 if TYPE_CHECKING:
@@ -29,17 +29,13 @@ _RENEW: Final = (
     "UPDATE {jobs} SET lease_until = max(lease_until, ?), boot = ?"
     " WHERE {running} AND request_id = ?"
 )
-_STAGE: Final = (
-    "UPDATE {jobs} SET state = ? WHERE seq IN (SELECT seq FROM {jobs}"
-    " WHERE {stageable} AND queue = ? AND due <= ? ORDER BY due, seq LIMIT ?)"
-)
 _READY: Final = (
     "SELECT {leased} FROM {jobs} WHERE {claimable} AND queue = ? AND lane = ?"
     " AND (expires_at IS NULL OR expires_at > ?) ORDER BY priority DESC, due, seq LIMIT ?"
 )
 _TAKE: Final = (
     "UPDATE {jobs} SET state = ?, attempt = attempt + 1, delivery = delivery + 1, request_id = ?,"
-    " worker_id = ?, started_at = ?, lease_until = ?, boot = ?, progress = NULL"
+    " worker_id = ?, started_at = ?, lease_until = ?, boot = ?"
     " WHERE seq IN (SELECT value FROM json_each(?))"
 )
 
@@ -49,10 +45,9 @@ def claim(tx: Tx, request: Claim) -> Claimed:
     again = _held_already(tx, request)
     if again:
         return Claimed(jobs=again, next_due_in=_next_due_in(tx, request))
+    stage(tx, SWEEP)
     end_dead_leases(tx, SWEEP)
     lapse(tx, SWEEP)
-    for queue in due_queues(tx, request.queues, others=request.others):
-        _stage(tx, queue)
     picked = _pick(tx, request)
     jobs = _take(tx, request, picked)
     return Claimed(jobs=jobs, next_due_in=_next_due_in(tx, request))
@@ -69,10 +64,6 @@ def _held_already(tx: Tx, request: Claim) -> list[Leased]:
     # Queues that are not named follow by name; Python sorts stably.
     found.sort(key=lambda row: (place.get(row[-1], len(place)), row[-1]))
     return [rows.leased(row) for row in found]
-
-
-def _stage(tx: Tx, queue: str) -> None:
-    tx.run(_STAGE, (after(JobState.SCHEDULED, Event.STAGE), queue, tx.now, SWEEP))
 
 
 def _pick(tx: Tx, request: Claim) -> list[tuple[Any, ...]]:

@@ -53,7 +53,7 @@ def enqueue(tx: Tx, jobs: Sequence[JobSpec]) -> list[Enqueued]:
                 continue
         known[spec.id] = mark
         pending.append(rows.fresh(tx, spec, encoded, mark))
-        tx.news.queues.add(spec.queue)
+        tx.news.work.add((spec.queue, spec.lane))
         replies.append(Enqueued(Accepted.ACCEPTED, spec.id))
     _flush(tx, pending)
     return replies

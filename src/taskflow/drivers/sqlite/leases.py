@@ -8,6 +8,7 @@ from taskflow._core.records import Extended, Renewal, Timing
 from taskflow._core.states import Event, JobState, after
 from taskflow.drivers.sqlite import rows
 from taskflow.drivers.sqlite.ending import cancel_rows
+from taskflow.drivers.sqlite.queues import stage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +27,7 @@ _RENEW: Final = (
 _END: Final = (
     "UPDATE {jobs} SET state = ?, crashes = crashes + 1, lease_until = NULL WHERE seq IN"
     " (SELECT seq FROM {jobs} WHERE {running} AND lease_until <= ? ORDER BY lease_until LIMIT ?)"
-    " RETURNING id, queue"
+    " RETURNING id, queue, lane"
 )
 _LAPSED: Final = (
     "SELECT seq FROM {jobs} WHERE {lapsable} AND expires_at <= ? ORDER BY expires_at LIMIT ?"
@@ -59,8 +60,9 @@ def extend(tx: Tx, renewals: Sequence[Renewal], lease: float) -> list[Extended]:
 
 
 def expire(tx: Tx, limit: int) -> list[str]:
-    """End dead leases of every queue and lapse what is overdue; see ``Driver.expire``."""
+    """End dead leases of every queue, stage what is due, lapse what is overdue; see ``Driver.expire``."""
     ended = end_dead_leases(tx, limit)
+    stage(tx, limit)
     lapse(tx, limit)
     return ended
 
@@ -69,8 +71,8 @@ def end_dead_leases(tx: Tx, limit: int) -> list[str]:
     """Make the jobs of dead leases available again, oldest lease first; returns their ids."""
     state = after(JobState.RUNNING, Event.EXPIRE)
     ended = tx.run(_END, (state, tx.uptime, limit)).fetchall()
-    tx.news.queues.update(queue for _, queue in ended)
-    return [job_id for job_id, _ in ended]
+    tx.news.work.update((queue, lane) for _, queue, lane in ended)
+    return [job_id for job_id, *_ in ended]
 
 
 def lapse(tx: Tx, limit: int) -> None:

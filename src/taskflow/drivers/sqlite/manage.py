@@ -8,7 +8,7 @@ from taskflow._core.records import Cancelled, Fetched, Wait, Wake
 from taskflow._core.states import Event, JobState, after
 from taskflow.drivers.sqlite import rows
 from taskflow.drivers.sqlite.ending import cancel_rows
-from taskflow.drivers.sqlite.queues import next_due, ready_queues
+from taskflow.drivers.sqlite.queues import has_work
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,10 +31,7 @@ _COMPLETED: Final = (
 _FAILED: Final = "SELECT {record}, finished_at, NULL FROM {dead} WHERE id IN ({ids})"
 _FETCH: Final = " UNION ALL ".join((_LIVE, _COMPLETED, _FAILED))
 
-_READY: Final = "SELECT EXISTS (SELECT 1 FROM {jobs} WHERE {claimable} AND queue = ?)"
-_ASKED: Final = (
-    "SELECT id, delivery FROM {jobs} WHERE cancel_requested = 1 AND worker_id = ? AND {running}"
-)
+_ASKED: Final = "SELECT id FROM {jobs} WHERE cancel_requested = 1 AND worker_id = ? AND {running}"
 
 
 def cancel(tx: Tx, ids: Sequence[str]) -> list[Cancelled]:
@@ -76,23 +73,12 @@ def fetch(tx: Tx, ids: Sequence[str]) -> list[Fetched | None]:
     ]
 
 
-def glance(tx: Tx, request: Wait) -> tuple[Wake, frozenset[tuple[str, int]]]:
-    """What there is to do for one who begins to wait.
-
-    Returns:
-        The hint, and the tokens (id, delivery) of the worker's jobs that are to be cancelled:
-        the caller knows which of them it has told already.
-    """
-    finals = {row[0] for row in tx.by_ids(_ENDED, request.ids)}
-    asked: list[tuple[str, int]] = []
+def glance(tx: Tx, request: Wait) -> Wake:
+    """What there is to do for one who waits, as it is now. A job that is not there is final."""
+    ids = request.ids
+    if ids:
+        ids -= {row[0] for row in tx.by_ids(_STATES, ids)}
+    asked: set[str] = set()
     if request.worker_id is not None:
-        asked = tx.run(_ASKED, (request.worker_id,)).fetchall()
-    return Wake(work=_is_work(tx, request), finals=frozenset(finals)), frozenset(asked)
-
-
-def _is_work(tx: Tx, request: Wait) -> bool:
-    due = next_due(tx, request.queues, others=request.others)
-    if due is not None and due <= tx.now:
-        return True
-    queues = ready_queues(tx, request.queues, others=request.others)
-    return any(tx.run(_READY, (queue,)).fetchone()[0] for queue in queues)
+        asked = {row[0] for row in tx.run(_ASKED, (request.worker_id,))} - request.cancelling
+    return Wake(work=has_work(tx, request), finals=ids, cancels=bool(asked))

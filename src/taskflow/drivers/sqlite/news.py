@@ -16,30 +16,34 @@ class News(msgspec.Struct, omit_defaults=True, array_like=True):
     """Hints, to be told after the commit.
 
     Attributes:
-        queues: Have new work, perhaps due later.
+        work: Queues and lanes that have new jobs, perhaps due later: who sleeps until the next
+            one is due has to ask again.
         finals: Ids of jobs that ended.
         workers: Ids of workers of whose jobs a cancellation was asked.
         is_cut: There was more than could be said; everybody is to look again.
     """
 
-    queues: set[str] = msgspec.field(default_factory=set)
+    work: set[tuple[str, str]] = msgspec.field(default_factory=set)
     finals: set[str] = msgspec.field(default_factory=set)
     workers: set[str] = msgspec.field(default_factory=set)
     is_cut: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.queues or self.finals or self.workers or self.is_cut)
+        return bool(self.work or self.finals or self.workers or self.is_cut)
 
     def add(self, other: News) -> None:
         """Take in what another operation, or another process, has to say."""
-        self.queues |= other.queues
+        self.work |= other.work
         self.finals |= other.finals
         self.workers |= other.workers
         self.is_cut |= other.is_cut
 
     def answer(self, request: Wait) -> Wake | None:
         """What it means to one who waits; ``None`` if nothing."""
-        work = bool(self.queues) if request.others else not self.queues.isdisjoint(request.queues)
+        work = any(
+            lane in request.lanes and (request.others or queue in request.queues)
+            for queue, lane in self.work
+        )
         finals = request.ids & self.finals
         cancels = request.worker_id in self.workers
         if work or finals or cancels:

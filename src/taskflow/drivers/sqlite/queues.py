@@ -1,46 +1,72 @@
-"""Walking over queues by hops through an index that starts with the queue's name."""
+"""What is due where: staging, the next due time, and which queues have work."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from taskflow._core.states import Event, JobState, after
+from taskflow.drivers.sqlite.tx import named
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from taskflow._core.records import Wait
     from taskflow.drivers.sqlite.tx import Tx
 
-__all__ = ("due_queues", "next_due", "ready_queues")
+__all__ = ("has_work", "next_due", "ready_queues", "stage")
 
+_STAGE: Final = (
+    "UPDATE {jobs} SET state = ? WHERE seq IN (SELECT seq FROM {jobs}"
+    " WHERE {stageable} AND due <= ? ORDER BY due LIMIT ?)"
+)
 _NEXT_READY: Final = "SELECT min(queue) FROM {jobs} WHERE {claimable} AND queue > ?"
-_NEXT_STAGEABLE: Final = "SELECT min(queue) FROM {jobs} WHERE {stageable} AND queue > ?"
-_NEXT_DUE: Final = "SELECT min(due) FROM {jobs} WHERE {stageable} AND queue = ?"
+_NEXT_DUE: Final = "SELECT min(due) FROM {jobs} WHERE {stageable}"
+_NEXT_DUE_IN: Final = "SELECT min(due) FROM {jobs} WHERE {stageable} AND queue = ?"
+_IS_READY: Final = (
+    "SELECT EXISTS (SELECT 1 FROM {jobs} WHERE {claimable} AND queue = ?"
+    " AND lane IN (SELECT value FROM json_each(?)))"
+)
+_IS_DUE: Final = (
+    "SELECT EXISTS (SELECT 1 FROM {jobs} WHERE {stageable} AND due <= :now"
+    " AND lane IN (SELECT value FROM json_each(:lanes))"
+    " AND (:others OR queue IN (SELECT value FROM json_each(:queues))))"
+)
 
 
-def ready_queues(tx: Tx, named: Sequence[str], *, others: bool) -> Iterator[str]:
-    """The named queues in their order, then, if asked for, the others with available jobs."""
-    yield from named
-    if others:
-        yield from _hop(tx, _NEXT_READY, named)
+def stage(tx: Tx, limit: int) -> None:
+    """Make jobs that are due available, whatever their queue, the longest due first."""
+    tx.run(_STAGE, (after(JobState.SCHEDULED, Event.STAGE), tx.now, limit))
 
 
-def due_queues(tx: Tx, named: Sequence[str], *, others: bool) -> Iterator[str]:
-    """The same with the others that have scheduled or retryable jobs."""
-    yield from named
-    if others:
-        yield from _hop(tx, _NEXT_STAGEABLE, named)
+def ready_queues(tx: Tx, queues: Sequence[str], *, others: bool) -> Iterator[str]:
+    """The named queues in their order, then, if asked for, the others that have work, by name.
+
+    Those are found by hops through an index that starts with the queue.
+    """
+    yield from queues
+    name = ""
+    while others and (found := tx.run(_NEXT_READY, (name,)).fetchone()[0]) is not None:
+        name = found
+        if name not in queues:
+            yield name
 
 
-def next_due(tx: Tx, named: Sequence[str], *, others: bool) -> int | None:
+def next_due(tx: Tx, queues: Sequence[str], *, others: bool) -> int | None:
     """When the next scheduled or retryable job of these queues is due."""
-    dues = (
-        tx.run(_NEXT_DUE, (queue,)).fetchone()[0] for queue in due_queues(tx, named, others=others)
-    )
+    if others:
+        found: int | None = tx.run(_NEXT_DUE).fetchone()[0]
+        return found
+    dues = (tx.run(_NEXT_DUE_IN, (queue,)).fetchone()[0] for queue in queues)
     return min((due for due in dues if due is not None), default=None)
 
 
-def _hop(tx: Tx, next_queue: str, named: Sequence[str]) -> Iterator[str]:
-    name = ""
-    while (found := tx.run(next_queue, (name,)).fetchone()[0]) is not None:
-        name = found
-        if name not in named:
-            yield name
+def has_work(tx: Tx, request: Wait) -> bool:
+    """Whether a claim for these queues and lanes would find a job."""
+    lanes = named(request.lanes)
+    queues = ready_queues(tx, request.queues, others=request.others)
+    if any(tx.run(_IS_READY, (queue, lanes)).fetchone()[0] for queue in queues):
+        return True
+    due = {
+        "now": tx.now, "lanes": lanes, "others": request.others, "queues": named(request.queues)
+    }  # fmt: skip
+    return bool(tx.run(_IS_DUE, due).fetchone()[0])

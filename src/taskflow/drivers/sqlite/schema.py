@@ -108,6 +108,7 @@ _TABLES: Final = (
     "CREATE TABLE {schema} (version INTEGER NOT NULL)",
     "CREATE INDEX {ready_index} ON {jobs} (queue, lane, priority DESC, due, seq) WHERE {claimable}",
     "CREATE INDEX {due_index} ON {jobs} (queue, due) WHERE {stageable}",
+    "CREATE INDEX {stage_index} ON {jobs} (due) WHERE {stageable}",
     "CREATE INDEX {lease_index} ON {jobs} (lease_until) WHERE {running}",
     "CREATE INDEX {request_index} ON {jobs} (request_id) WHERE {running}",
     "CREATE INDEX {asked_index} ON {jobs} (worker_id) WHERE cancel_requested = 1",
@@ -140,7 +141,18 @@ class Names:
                 option="dead_letter_table", value=dead_letter_table,
                 problem=f"is a table of the queue {queue_table!r} already: choose another name",
             )  # fmt: skip
-        indexes = ("ready", "due", "lease", "request", "asked", "expiry", "key", "finished", "dead")
+        indexes = (
+            "ready",
+            "due",
+            "stage",
+            "lease",
+            "request",
+            "asked",
+            "expiry",
+            "key",
+            "finished",
+            "dead",
+        )
         self.schema = tables["schema"]
         self.words = {part: f'"{name}"' for part, name in tables.items()}
         self.words |= {f"{part}_index": f'"{queue_table}_{part}_ix"' for part in indexes}

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ("settle",)
 
 _HOT: Final = (
-    "SELECT {fin}, seq, queue, state, delivery, request_id, attempt, interruptions, parks, due,"
+    "SELECT {fin}, seq, queue, lane, state, delivery, request_id, attempt, interruptions, parks, due,"
     " cancel_requested, result_ttl FROM {jobs} WHERE id IN ({ids})"
 )
 _COLD: Final = (
@@ -42,11 +42,11 @@ class _Job:
 
     __slots__ = (
         "asked", "attempt", "delivery", "due", "fin", "fin_state", "interruptions",
-        "keeps_result", "parks", "queue", "request_id", "seq", "state",
+        "keeps_result", "lane", "parks", "queue", "request_id", "seq", "state",
     )  # fmt: skip
 
     def __init__(self, row: tuple[Any, ...]) -> None:
-        (_, delivery, request_id, event, self.fin_state, self.seq, self.queue, self.state,
+        (_, delivery, request_id, event, self.fin_state, self.seq, self.queue, self.lane, self.state,
          self.delivery, self.request_id, self.attempt, self.interruptions, self.parks, self.due,
          self.asked, ttl) = row  # fmt: skip
         self.fin = (delivery, request_id, event)
@@ -101,9 +101,7 @@ class _Settling:
             job.interruptions += change.started
         elif change.event is Event.PARK:
             job.parks += 1
-        reason = change.reason
-        if state is JobState.CANCELLED and (change.event is not Event.CANCEL or not reason):
-            reason = "cancelled"
+        reason = "cancelled" if state is JobState.CANCELLED else change.reason
         token = change.token
         job.state, job.fin_state = state, state
         job.fin = (token.delivery, token.request_id, change.event)
@@ -118,7 +116,7 @@ class _Settling:
         else:
             if change.event is not Event.RELEASE:
                 job.due = rows.later(self._tx.now, change.delay)
-            self._tx.news.queues.add(job.queue)
+            self._tx.news.work.add((job.queue, job.lane))
         self._writes.append(
             (state, job.due, job.attempt, job.interruptions, job.parks, reason,
              rows.pack(change.error), *job.fin, state, job.seq)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from taskflow.drivers.sqlite.connection import Store
 
-__all__ = ("Statements", "Tx", "listed")
+__all__ = ("Statements", "Tx", "listed", "named")
 
 _CHUNK = 512
 
@@ -79,3 +79,8 @@ class Tx:
 def listed(seqs: Iterable[int]) -> str:
     """Row numbers as the JSON that ``json_each`` reads."""
     return json.dumps(list(seqs))
+
+
+def named(words: Iterable[str]) -> str:
+    """Queues or lanes as the JSON that ``json_each`` reads; none of them has a NUL in it."""
+    return json.dumps(list(words))

@@ -42,14 +42,9 @@ class Waits:
         self._mailbox: Mailbox | None = None
         self._polls = not has_mailboxes()
         self._is_led = False
-        self._told: dict[str, frozenset[tuple[str, int]]] = {}
 
     async def wait(self, request: Wait) -> Wake:
-        """See ``Driver.wait``.
-
-        A worker is told of each cancellation that was asked for once: while the job unwinds, the
-        next wait sleeps.
-        """
+        """See ``Driver.wait``."""
         deadline = time.monotonic() + request.timeout
         self._bind()
         waiter = Waiter(request)
@@ -94,14 +89,8 @@ class Waits:
 
     async def _look(self, request: Wait) -> Wake | None:
         """Ask the store."""
-        wake, asked = await self._writer.call(lambda tx: glance(tx, request), writes=False)
-        cancels = False
-        if request.worker_id is not None:
-            cancels = bool(asked - self._told.get(request.worker_id, frozenset()))
-            self._told[request.worker_id] = asked
-        if wake.work or wake.finals or cancels:
-            return Wake(work=wake.work, finals=wake.finals, cancels=cancels)
-        return None
+        wake = await self._writer.call(lambda tx: glance(tx, request), writes=False)
+        return wake if wake.work or wake.finals or wake.cancels else None
 
     async def _heard(self, waiter: Waiter) -> Wake | None:
         """What the waiter was told, once its event is set."""
