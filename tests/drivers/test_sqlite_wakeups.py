@@ -69,7 +69,7 @@ async def test_what_is_there_already(driver: SqliteDriver) -> None:
 async def test_told_by_a_twin(driver: SqliteDriver) -> None:
     twin = driver.twin()
     await twin.open()
-    request = Wait(queues=("default",), ids=frozenset({"a"}), worker_id="worker", timeout=LONG)
+    request = Wait(queues=("default",), worker_id="worker", timeout=LONG)
     wake = await _while_waiting(driver, request, lambda: twin.enqueue([spec("a")]))
     assert wake == Wake(work=True)
     job = await claim_one(twin)
