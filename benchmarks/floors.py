@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
-from pathlib import Path
 
 import anyio
 import msgspec
 from anyio import CancelScope
 from anyio.lowlevel import checkpoint
-
-from taskflow._core.records import JobSpec, decode_spec, encode_spec
-from taskflow.drivers.sqlite import schema
 
 from .tasks import Noop
 

@@ -186,11 +186,11 @@ class Driver(ABC):
             The ids of the jobs whose lease was ended.
         """
 
-    async def cancel(self, ids: Sequence[str]) -> list[Cancelled]:
+    async def cancel(self, ids: Sequence[str]) -> list[Cancelled]:  # noqa: ARG002
         """Cancel jobs that have not begun; ask the workers of those that run."""
         raise self._unsupported(Capability.CANCEL)
 
-    async def fetch(self, ids: Sequence[str]) -> list[Fetched | None]:
+    async def fetch(self, ids: Sequence[str]) -> list[Fetched | None]:  # noqa: ARG002
         """Read jobs and the results that are kept; ``None`` where there is no such job."""
         raise self._unsupported(Capability.FETCH)
 

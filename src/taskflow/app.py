@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import time
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast, final, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, cast, final, overload
 
 import anyio
 from anyio import CancelScope
 from anyio.from_thread import start_blocking_portal
 from anyio.lowlevel import EventLoopToken, current_token
+from typing_extensions import TypeVar
 
 from taskflow import events
 from taskflow._core.codec import MsgpackCodec
 from taskflow._core.records import Accepted, Enqueued, Fetched, JobRecord, JobSpec
 from taskflow._core.registry import registry
 from taskflow._port import Batcher, Finals, Port
-from taskflow._port.open_apps import close_here, find_app, open_here, run_on_loop
+from taskflow._port.open_apps import close_here, open_here, run_on_loop
 from taskflow.config import Config
 from taskflow.drivers import driver_for
 from taskflow.errors import ConfigError, JobConflictError, NoAppError
@@ -31,12 +30,10 @@ if TYPE_CHECKING:
 
     from taskflow.abc import Clock, Codec, Driver, Instrument
 
-S = TypeVar("S")
+S = TypeVar("S", default=Any)
 R = TypeVar("R")
 
-Dispatchable = (
-    Prepared[R] | AsyncTask[R] | SyncTask[R] | AsyncProcessTask[R] | SyncProcessTask[R]
-)
+Dispatchable = Prepared[R] | AsyncTask[R] | SyncTask[R] | AsyncProcessTask[R] | SyncProcessTask[R]
 """What can be dispatched: a task, or one with options."""
 
 Lifespan = Callable[["App[Any]"], AbstractAsyncContextManager[S]]

@@ -58,73 +58,134 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         ConfigError: A value cannot be used; names the option, the value and what is expected.
     """
 
-    url: Annotated[str | None, Option(
-        help="Where jobs are stored: memory://, sqlite:///file.db. Default: ./taskflow.db.",
-        secret=True)] = None
-    driver: Annotated[Literal["memory", "sqlite"] | None, Option(
-        help="The kind of store, when there is no URL.")] = None
-    sqlite_queue_table: Annotated[str, Option(
-        help="Name of the table of jobs.")] = "taskflow_jobs"
-    sqlite_dead_letter_table: Annotated[str, Option(
-        help="Name of the table of failed jobs.")] = "taskflow_dead"
-    default_queue: Annotated[str, Option(
-        help="The queue of tasks that name none.")] = "default"
-    max_attempts: Annotated[int, Option(
-        help="Runs of a job at most, the first included.", least=1)] = 3
-    retry_delay: Annotated[Backoff | float, Option(
-        help="Delay between attempts: a number for a fixed one, else 5 s doubling up to 1 h.",
-        unit="s", least=0)] = Backoff()
-    timeout: Annotated[float | None, Option(
-        help="What one attempt may take; none for no limit.", unit="s", least=0.001)] = None
-    result_ttl: Annotated[float | None, Option(
-        help="How long results are kept; none for ever, 0 not at all.", unit="s",
-        least=0)] = 86_400.0
-    failed_ttl: Annotated[float | None, Option(
-        help="How long failed jobs are kept; none for ever.", unit="s", least=0)] = 2_592_000.0
-    max_payload: Annotated[int, Option(
-        help="The largest encoded payload.", unit="bytes", least=1)] = 1 << 20
-    max_result: Annotated[int, Option(
-        help="The largest encoded result.", unit="bytes", least=1, worker=True)] = 1 << 20
-    call_timeout: Annotated[float, Option(
-        help="Deadline of a call to the store.", unit="s", least=1)] = 30.0
-    lease: Annotated[float, Option(
-        help="How long a worker owns a job without renewing; after a kill, jobs return within "
-        "1.34 leases.", unit="s", least=2)] = 60.0
-    queues: Annotated[tuple[str, ...], Option(
-        help="Queues to serve, the most important first. Default: the default queue, those "
-        "that tasks name, then all others.", worker=True)] = ()
-    concurrency: Annotated[int, Option(
-        help="Jobs running at one time over all lanes.", least=1, worker=True)] = 10
-    threads: Annotated[int | None, Option(
-        help="Slots of the thread lane. Default: concurrency.", least=1, worker=True)] = None
-    process_slots: Annotated[int | None, Option(
-        help="Slots of the process lane. Default: the number of cores.", least=1,
-        worker=True)] = None
-    processes: Annotated[int, Option(
-        help="Worker processes under one supervisor.", least=1, worker=True)] = 1
-    backend: Annotated[Literal["asyncio", "trio"], Option(
-        help="The event loop that a worker runs on.", worker=True)] = "asyncio"
-    grace: Annotated[float, Option(
-        help="How long a shutdown waits for running jobs.", unit="s", least=0,
-        worker=True)] = 25.0
-    cancel_grace: Annotated[float, Option(
-        help="How long a cancelled body may take to end.", unit="s", least=0,
-        worker=True)] = 5.0
-    max_stall: Annotated[float | None, Option(
-        help="How long the event loop may stand still before leases are let go. Default: "
-        "5 leases.", unit="s", least=0.1, worker=True)] = None
-    stall: Annotated[Literal["exit", "log"], Option(
-        help="What a stalled worker does beside: end its process with code 70, or only log.",
-        worker=True)] = "log"
-    max_crashes: Annotated[int, Option(
-        help="Workers that may die under a job before it is failed.", least=0,
-        worker=True)] = 3
-    process_max_jobs: Annotated[int, Option(
-        help="Jobs after which a process child is replaced; 0 for never.", least=0,
-        worker=True)] = 1000
-    process_max_memory: Annotated[int | None, Option(
-        help="Memory above which a process child is replaced after its job.", unit="bytes",
-        least=1, worker=True)] = None
+    url: Annotated[
+        str | None,
+        Option(
+            help="Where jobs are stored: memory://, sqlite:///file.db. Default: ./taskflow.db.",
+            secret=True,
+        ),
+    ] = None
+    driver: Annotated[
+        Literal["memory", "sqlite"] | None, Option(help="The kind of store, when there is no URL.")
+    ] = None
+    sqlite_queue_table: Annotated[str, Option(help="Name of the table of jobs.")] = "taskflow_jobs"
+    sqlite_dead_letter_table: Annotated[str, Option(help="Name of the table of failed jobs.")] = (
+        "taskflow_dead"
+    )
+    default_queue: Annotated[str, Option(help="The queue of tasks that name none.")] = "default"
+    max_attempts: Annotated[
+        int, Option(help="Runs of a job at most, the first included.", least=1)
+    ] = 3
+    retry_delay: Annotated[
+        Backoff | float,
+        Option(
+            help="Delay between attempts: a number for a fixed one, else 5 s doubling up to 1 h.",
+            unit="s",
+            least=0,
+        ),
+    ] = Backoff()
+    timeout: Annotated[
+        float | None,
+        Option(help="What one attempt may take; none for no limit.", unit="s", least=0.001),
+    ] = None
+    result_ttl: Annotated[
+        float | None,
+        Option(help="How long results are kept; none for ever, 0 not at all.", unit="s", least=0),
+    ] = 86_400.0
+    failed_ttl: Annotated[
+        float | None,
+        Option(help="How long failed jobs are kept; none for ever.", unit="s", least=0),
+    ] = 2_592_000.0
+    max_payload: Annotated[
+        int, Option(help="The largest encoded payload.", unit="bytes", least=1)
+    ] = 1 << 20
+    max_result: Annotated[
+        int, Option(help="The largest encoded result.", unit="bytes", least=1, worker=True)
+    ] = 1 << 20
+    call_timeout: Annotated[
+        float, Option(help="Deadline of a call to the store.", unit="s", least=1)
+    ] = 30.0
+    lease: Annotated[
+        float,
+        Option(
+            help="How long a worker owns a job without renewing; after a kill, jobs return within "
+            "1.34 leases.",
+            unit="s",
+            least=2,
+        ),
+    ] = 60.0
+    queues: Annotated[
+        tuple[str, ...],
+        Option(
+            help="Queues to serve, the most important first. Default: the default queue, those "
+            "that tasks name, then all others.",
+            worker=True,
+        ),
+    ] = ()
+    concurrency: Annotated[
+        int, Option(help="Jobs running at one time over all lanes.", least=1, worker=True)
+    ] = 10
+    threads: Annotated[
+        int | None,
+        Option(help="Slots of the thread lane. Default: concurrency.", least=1, worker=True),
+    ] = None
+    process_slots: Annotated[
+        int | None,
+        Option(
+            help="Slots of the process lane. Default: the number of cores.", least=1, worker=True
+        ),
+    ] = None
+    processes: Annotated[
+        int, Option(help="Worker processes under one supervisor.", least=1, worker=True)
+    ] = 1
+    backend: Annotated[
+        Literal["asyncio", "trio"],
+        Option(help="The event loop that a worker runs on.", worker=True),
+    ] = "asyncio"
+    grace: Annotated[
+        float,
+        Option(help="How long a shutdown waits for running jobs.", unit="s", least=0, worker=True),
+    ] = 25.0
+    cancel_grace: Annotated[
+        float,
+        Option(help="How long a cancelled body may take to end.", unit="s", least=0, worker=True),
+    ] = 5.0
+    max_stall: Annotated[
+        float | None,
+        Option(
+            help="How long the event loop may stand still before leases are let go. Default: "
+            "5 leases.",
+            unit="s",
+            least=0.1,
+            worker=True,
+        ),
+    ] = None
+    stall: Annotated[
+        Literal["exit", "log"],
+        Option(
+            help="What a stalled worker does beside: end its process with code 70, or only log.",
+            worker=True,
+        ),
+    ] = "log"
+    max_crashes: Annotated[
+        int,
+        Option(help="Workers that may die under a job before it is failed.", least=0, worker=True),
+    ] = 3
+    process_max_jobs: Annotated[
+        int,
+        Option(
+            help="Jobs after which a process child is replaced; 0 for never.", least=0, worker=True
+        ),
+    ] = 1000
+    process_max_memory: Annotated[
+        int | None,
+        Option(
+            help="Memory above which a process child is replaced after its job.",
+            unit="bytes",
+            least=1,
+            worker=True,
+        ),
+    ] = None
     process_env: Annotated[tuple[str, ...] | None, Option(
         help="Environment variables that process children get. Default: all.",
         worker=True)] = None  # fmt: skip
@@ -323,8 +384,10 @@ def _named(given: Mapping[str, Any], source: str) -> dict[str, tuple[Any, str]]:
     for name in given:
         if name not in _BY_NAME:
             raise _unknown(name, name, given[name])
-    label = {"flag": lambda name: _BY_NAME[name].flag}.get(source, lambda name: name)
-    return {name: (value, label(name)) for name, value in given.items()}
+    return {
+        name: (value, _BY_NAME[name].flag if source == "flag" else name)
+        for name, value in given.items()
+    }
 
 
 def _environment() -> dict[str, tuple[Any, str]]:

@@ -109,7 +109,7 @@ class DuplicateTaskError(UsageError):
     def __init__(self, *, kind: str, first: str, second: str) -> None:
         self.kind, self.first, self.second = kind, first, second
         super().__init__(
-            f"kind {kind!r} is taken by {first}; {second} needs another: set `kind = \"...\"`"
+            f'kind {kind!r} is taken by {first}; {second} needs another: set `kind = "..."`'
         )
 
 

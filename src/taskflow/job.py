@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, final
 
 import anyio
 
@@ -36,6 +36,7 @@ R_co = TypeVar("R_co", covariant=True)
 
 __all__ = ("Job", "Prepared", "read_options")
 
+NO_OPTIONS: Final = TaskOptions()
 UNSET: Any = ...
 """An option that was not given, where ``None`` means something."""
 
@@ -44,14 +45,14 @@ class Dispatcher(Protocol):
     """What a handle and a chain need of an app."""
 
     @property
-    def config(self) -> Config: ...  # noqa: D102
+    def config(self) -> Config: ...
     @property
-    def codec(self) -> Codec: ...  # noqa: D102
-    async def store(self, spec: JobSpec) -> str: ...  # noqa: D102
-    def store_blocking(self, spec: JobSpec) -> str: ...  # noqa: D102
-    async def fetch(self, job_id: str) -> Fetched | None: ...  # noqa: D102
-    async def hint_final(self, job_id: str) -> None: ...  # noqa: D102
-    async def cancel(self, job_id: str) -> None: ...  # noqa: D102
+    def codec(self) -> Codec: ...
+    async def store(self, spec: JobSpec) -> str: ...
+    def store_blocking(self, spec: JobSpec) -> str: ...
+    async def fetch(self, job_id: str) -> Fetched | None: ...
+    async def hint_final(self, job_id: str) -> None: ...
+    async def cancel(self, job_id: str) -> None: ...
 
 
 @final
@@ -142,7 +143,7 @@ class Prepared(Generic[R]):
 
     def __init__(
         self, definition: TaskDefinition, payload: Any, find: Callable[[Any], Dispatcher],
-        options: TaskOptions = TaskOptions(), placement: Mapping[str, Any] | None = None,
+        options: TaskOptions = NO_OPTIONS, placement: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         self._definition = definition
         self._payload = payload
@@ -225,7 +226,8 @@ class Prepared(Generic[R]):
         if "delay" in place and "eta" in place:
             raise ConfigError(option="eta", value=None, problem="give an eta or a delay, not both")
         chosen = self._options.over(definition.options).over(_defaults(config))
-        assert chosen.queue is not None and chosen.max_attempts is not None
+        assert chosen.queue is not None
+        assert chosen.max_attempts is not None
         assert chosen.retry_delay is not None
         return JobSpec(
             id=place.get("id") or uuid7(time.time_ns() // 1_000_000, os.urandom(10)),
@@ -266,7 +268,7 @@ class Prepared(Generic[R]):
 def _defaults(config: Config) -> TaskOptions:
     return TaskOptions(
         queue=config.default_queue, max_attempts=config.max_attempts,
-        retry_delay=config.retry_delay, timeout=config.timeout,
+        retry_delay=_backoff("retry_delay", config.retry_delay), timeout=config.timeout,
         result_ttl=math.inf if config.result_ttl is None else config.result_ttl,
     )  # fmt: skip
 

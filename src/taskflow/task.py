@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine, Mapping
-from datetime import timedelta
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -25,13 +23,15 @@ import msgspec
 
 from taskflow._core.records import Lane, Unique
 from taskflow._core.registry import TaskDefinition, registry
-from taskflow._core.retry import Backoff
 from taskflow._port.open_apps import find_app
 from taskflow.errors import ConfigError, TaskDefinitionError
 from taskflow.job import UNSET, Job, Prepared, read_options
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from collections.abc import Callable, Coroutine, Mapping
+    from datetime import datetime, timedelta
+
+    from taskflow._core.retry import Backoff
 
 __all__ = (
     "AsyncProcessTask",
@@ -198,9 +198,7 @@ LANES: Final = {
 
 def _runs(cls: type) -> bool:
     """The class has a body of its own or from a class of the user's."""
-    return any(
-        "execute" in vars(base) for base in cls.__mro__ if base.__module__ != __name__
-    )
+    return any("execute" in vars(base) for base in cls.__mro__ if base.__module__ != __name__)
 
 
 def _check_fields(cls: Any) -> None:
@@ -248,7 +246,8 @@ def _check_colour(cls: Any, method: str, base: type, is_async: bool) -> None:
 def _kind(task_name: str, value: Any) -> str:
     if not isinstance(value, str) or not value or len(value) > 128 or not value.isprintable():
         raise TaskDefinitionError(
-            task=task_name, problem=f"kind = {value!r}: expected printable text, 1 to 128 characters"
+            task=task_name,
+            problem=f"kind = {value!r}: expected printable text, 1 to 128 characters",
         )
     return value
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -23,6 +24,14 @@ FLAGS = (
     "--lease", "2", "--concurrency", "20", "--process-slots", "6", "--max-crashes", "10",
     "--grace", "5", "--cancel-grace", "1",
 )  # fmt: skip
+
+
+def has_grown(ledger: Path, lines: int) -> bool:
+    return len(ledger.read_text().splitlines()) > lines
+
+
+def none_alive(pids: list[int]) -> bool:
+    return not any(map(is_alive, pids))
 
 
 async def dispatch(url: str, count: int) -> list[str]:
@@ -66,14 +75,14 @@ def test_kill_nine(tmp_path: Path, backend: str) -> None:
         worker = start_worker("tests.integration.kill_jobs:app", *flags,
                               log=tmp_path / "worker.log", **extra)  # fmt: skip
         try:
-            wait_until(lambda n=before: len(ledger.read_text().splitlines()) > n + 5, 30,
-                       "jobs run again")  # fmt: skip
+            wait_until(partial(has_grown, ledger, before + 5), 30, "jobs run again")
             anyio.run(anyio.sleep, rng.uniform(0.1, 1.0))
             killed_children += children_of(worker.pid)
         finally:
             worker.kill()
             worker.wait()
-        wait_until(lambda: not any(map(is_alive, killed_children)), 2, "children are gone")
+        gone = partial(none_alive, killed_children)
+        wait_until(gone, 2, "children are gone")
     assert killed_children
     with running_worker("tests.integration.kill_jobs:app", *flags,
                         log=tmp_path / "worker.log", **extra) as worker:  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from taskflow import App, AsyncTask, Discard, JobState, Retry, Snooze, SyncTask, current, task
@@ -20,7 +21,7 @@ class Add(AsyncTask[int]):
     b: int = 1
 
     async def execute(self) -> int:
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         return self.a + self.b
 
 

@@ -50,7 +50,7 @@ def worker(app: str | None, app_dir: str, verbose: bool, **flags: Any) -> None:
         if config.processes > 1:
             sys.exit(anyio.run(Supervisor(config.processes).run, backend=config.backend))
         one = Worker(found, handle_signals=True, flags=chosen)
-        banner(found, config)
+        banner(config)
         anyio.run(one.run, backend=config.backend)
         sys.exit(one.exit_code)
 

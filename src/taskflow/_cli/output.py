@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -16,7 +16,6 @@ from taskflow._core.registry import registry
 from taskflow.config import redact
 
 if TYPE_CHECKING:
-    from taskflow.app import App
     from taskflow.config import Config
 
 __all__ = ("banner", "set_up_logging")
@@ -44,7 +43,7 @@ def set_up_logging(verbose: bool) -> None:
     logging.getLogger("taskflow").setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
-def banner(app: App[Any], config: Config) -> None:
+def banner(config: Config) -> None:
     """Say what this worker is."""
     url = config.url or ("memory://" if config.driver == "memory" else "sqlite:///taskflow.db")
     lanes = {

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from taskflow._core.records import ErrorInfo
 from taskflow._core.retry import seconds
+
+if TYPE_CHECKING:
+    from datetime import timedelta
 
 __all__ = (
     "Crashed",
@@ -27,7 +30,7 @@ __all__ = (
 )
 
 
-class ControlFlow(Exception):  # noqa: N818 - these are raised to steer, they are no errors
+class ControlFlow(Exception):
     """The base of what a body raises to steer its own job."""
 
 

@@ -84,7 +84,9 @@ class Conflict(StrEnum):
     """Cancel the holder (reason ``replaced``) and take the key; conflict while it runs."""
 
 
-LIVE: Final = tuple(state for state in JobState if state not in {"completed", "failed", "cancelled"})
+LIVE: Final = tuple(
+    state for state in JobState if state not in {"completed", "failed", "cancelled"}
+)
 
 
 class Unique(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

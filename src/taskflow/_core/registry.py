@@ -8,13 +8,16 @@ that live in a function are held weakly.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from taskflow._core.options import TaskOptions
-from taskflow._core.records import Lane
 from taskflow.errors import DuplicateTaskError, UnknownTaskError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from taskflow._core.options import TaskOptions
+    from taskflow._core.records import Lane
 
 __all__ = ("Registry", "TaskDefinition", "registry")
 
@@ -63,9 +66,7 @@ class Registry:
     def __init__(self) -> None:
         self._strong: dict[str, TaskDefinition] = {}
         # Definitions of local classes live as long as their owner does.
-        self._weak: weakref.WeakValueDictionary[str, TaskDefinition] = (
-            weakref.WeakValueDictionary()
-        )
+        self._weak: weakref.WeakValueDictionary[str, TaskDefinition] = weakref.WeakValueDictionary()
 
     def add(self, definition: TaskDefinition) -> None:
         """Register under its kind and aliases.

@@ -93,9 +93,7 @@ TRANSITIONS: Final[Mapping[tuple[JobState | None, Event], tuple[JobState, ...]]]
 }
 """(state, event) to the states it may lead to; ``after`` chooses where there are several."""
 
-SETTLES: Final = frozenset(
-    {E.COMPLETE, E.RETRY, E.SNOOZE, E.PARK, E.RELEASE, E.FAIL, E.CANCEL}
-)
+SETTLES: Final = frozenset({E.COMPLETE, E.RETRY, E.SNOOZE, E.PARK, E.RELEASE, E.FAIL, E.CANCEL})
 """Events by which the holder of a lease ends an attempt."""
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from taskflow._worker.runtime import Runtime
     from taskflow._worker.settler import Settler
 
-__all__ = ("ProcessRunner", "leave_process", "make_pools")
+__all__ = ("ProcessRunner", "kill_all", "leave_process", "make_pools")
 
 
 class ProcessRunner:
@@ -98,17 +98,20 @@ def _process_runner(runtime: Runtime, runners: list[ProcessRunner]) -> ProcessRu
         lifespan=None if lifespan is None else f"{lifespan.__module__}:{lifespan.__qualname__}",
         max_result=config.max_result, worker_id=runtime.worker_id,
     )  # fmt: skip
-    runner = ProcessRunner(
-        ProcessSlot(settings, enqueue=runtime.port.enqueue), config.cancel_grace
-    )
+    runner = ProcessRunner(ProcessSlot(settings, enqueue=runtime.port.enqueue), config.cancel_grace)
     runners.append(runner)
     return runner
 
 
-def leave_process(code: int, runners: Sequence[ProcessRunner]) -> Never:
-    """End this process although a body ignores its cancellation and holds the event loop."""
+def kill_all(runners: Sequence[ProcessRunner]) -> None:
+    """End every process child at once; from any thread."""
     for runner in runners:
         runner.kill()
+
+
+def leave_process(code: int, runners: Sequence[ProcessRunner]) -> Never:
+    """End this process although a body ignores its cancellation and holds the event loop."""
+    kill_all(runners)
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

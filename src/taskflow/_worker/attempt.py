@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from anyio import CancelScope
 
-from taskflow._core.outcomes import Outcome, Released, Stopped
-from taskflow._worker.lanes.classify import timed_out
+from taskflow._core.outcomes import Failed, Outcome, Released, Stopped
+from taskflow._core.records import ErrorInfo
 from taskflow.context import Context
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Attempt:
         if self.stop_reason is StopReason.CANCEL:
             return Stopped(started=self.began)
         if self.stop_reason is None:
-            return timed_out(self.job.spec.timeout)
+            return _timed_out(self.job.spec.timeout)
         return Released(started=self.began)  # with a lost lease, the fence makes this a no-op
 
     def report(self, progress: Progress) -> None:
@@ -98,6 +98,11 @@ class Attempt:
         """Raise into a body that asks whether to stop; each lane has its own way."""
         if self.is_cancelled:
             raise BodyCancelled
+
+
+def _timed_out(timeout: float | None) -> Failed:
+    message = f"the attempt took longer than {timeout or 0:g} s"
+    return Failed(ErrorInfo("TimeoutError", message))
 
 
 class BodyCancelled(BaseException):

@@ -13,24 +13,27 @@ import time
 from typing import TYPE_CHECKING, Final
 
 import anyio
-from anyio.abc import TaskStatus
 
 from taskflow import events
 from taskflow._core.records import Claim, Claimed, Lane, Room
 from taskflow._core.registry import registry
 from taskflow._worker.attempt import Attempt
-from taskflow._worker.pool import AHEAD_SECONDS, HOARD_SECONDS
 from taskflow.errors import DriverError
 
 if TYPE_CHECKING:
+    from anyio.abc import TaskStatus
+
     from taskflow._worker.leases import Leases
-    from taskflow._worker.pool import Pool
-    from taskflow._worker.runtime import Runtime
+    from taskflow._worker.runtime import LanePool, Runtime
 
 __all__ = ("Fetcher",)
 
 logger = logging.getLogger("taskflow.worker")
 
+AHEAD_SECONDS: Final = 0.05
+"""Jobs are claimed ahead only as far as they will start within this time."""
+HOARD_SECONDS: Final = 1.0
+"""A job that was claimed ahead and has not started after this time is handed back."""
 RATE_WINDOW: Final = 0.05
 """Seconds over which the rate of a lane is measured."""
 REFUSED_PAUSE: Final = 5.0
@@ -99,7 +102,7 @@ class Fetcher:
         runtime, now = self._runtime, time.monotonic()
         waiting = sum(len(pool.ready) for pool in runtime.pools.values())
         room = max(runtime.room - waiting, 0)
-        asking: list[tuple[Pool, int, int]] = []
+        asking: list[tuple[LanePool, int, int]] = []
         for lane, pool in runtime.pools.items():
             ahead = self._ahead(pool, now)
             if self._dry.get(lane) == runtime.wakes:
@@ -117,7 +120,7 @@ class Fetcher:
                 rooms[pool.lane] = Room(share, ahead)
         return rooms
 
-    def _ahead(self, pool: Pool, now: float) -> int:
+    def _ahead(self, pool: LanePool, now: float) -> int:
         """How many more to claim ahead; 0 unless it is worth a round trip."""
         rate = self._rates[pool.lane].update(pool.finished, now)
         wanted = min(int(rate * AHEAD_SECONDS), self._runtime.port.driver.facts.max_batch)

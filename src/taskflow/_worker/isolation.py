@@ -55,7 +55,8 @@ def drive(
 ) -> Generator[Any, Any, Any]:  # fmt: skip
     """Await ``coroutine`` inside ``context``; the outer task lends its place on the loop."""
     send: Callable[..., Any] = coroutine.send
-    step, argument = send, None
+    step: Callable[..., Any] = send
+    argument: Any = None
     while True:
         stepping.attempt = attempt
         try:

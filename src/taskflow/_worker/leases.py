@@ -16,7 +16,6 @@ import traceback
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
-from anyio.abc import TaskStatus
 from anyio.lowlevel import EventLoopToken, current_token
 
 from taskflow import events
@@ -27,6 +26,8 @@ from taskflow._worker.posting import post
 from taskflow.errors import DriverError
 
 if TYPE_CHECKING:
+    from anyio.abc import TaskStatus
+
     from taskflow._worker.runtime import Runtime
 
 __all__ = ("STALLED_EXIT_CODE", "Leases")
@@ -115,7 +116,7 @@ class Leases:
         if loop is not None:
             post(loop, self._set_nudge)
 
-    def _moved(self, beat_at: float) -> None:
+    def _moved(self) -> None:
         """Runs on the worker's loop: it moves."""
         self._moved_at = time.monotonic()
         if self._is_stalled:
@@ -141,9 +142,7 @@ class Leases:
 
     # ---- on the renewal thread
 
-    def _thread(
-        self, ready: anyio.Event, ended: anyio.Event, failure: list[BaseException]
-    ) -> None:
+    def _thread(self, ready: anyio.Event, ended: anyio.Event, failure: list[BaseException]) -> None:
         assert self._loop is not None
         try:
             anyio.run(self._main, ready, backend=self._backend)
@@ -196,8 +195,8 @@ class Leases:
         assert self._loop is not None
         if self._is_stalled:
             return True  # let the leases go: the loop settles nothing
-        held = [attempt for attempt in list(self._runtime.held.values())]
-        changed, now = self._take_changed(), time.monotonic()
+        held = list(self._runtime.held.values())
+        changed = self._take_changed()
         limit = port.driver.facts.max_batch
         try:
             for start in range(0, len(held), limit):
@@ -208,7 +207,6 @@ class Leases:
             return False
         finally:
             post(self._loop, self._answer)
-            del now
         return True
 
     def _take_changed(self) -> set[str]:
@@ -250,7 +248,7 @@ class Leases:
 
     def _check_loop(self) -> None:
         assert self._loop is not None
-        post(self._loop, self._moved, time.monotonic())
+        post(self._loop, self._moved)
         stalled = time.monotonic() - self._moved_at
         if stalled > self._max_stall and not self._is_stalled:
             self._is_stalled = True

@@ -7,12 +7,13 @@ import random
 from typing import TYPE_CHECKING, Final
 
 import anyio
-from anyio.abc import TaskStatus
 
 from taskflow import events
 from taskflow.errors import DriverError
 
 if TYPE_CHECKING:
+    from anyio.abc import TaskStatus
+
     from taskflow._worker.runtime import Runtime
 
 __all__ = ("Maintenance",)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from taskflow._core.outcomes import Released
 from taskflow._worker.slots import Slot
@@ -20,14 +20,9 @@ if TYPE_CHECKING:
     from taskflow._worker.runtime import Runtime
     from taskflow._worker.settler import Settler
 
-__all__ = ("AHEAD_SECONDS", "Pool")
+__all__ = ("Pool",)
 
 logger = logging.getLogger("taskflow.worker")
-
-AHEAD_SECONDS: Final = 0.05
-"""Jobs are claimed ahead only as far as they will start within this time."""
-HOARD_SECONDS: Final = 1.0
-"""A job that was claimed ahead and has not started after this time is handed back."""
 
 
 class Pool:

@@ -3,24 +3,51 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 from anyio import CancelScope
 
-from taskflow._core.records import Lane
 from taskflow._worker.isolation import CleanContext, Stepping
 
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Mapping
 
+    from taskflow._core.records import Lane
     from taskflow._port import Port
     from taskflow._worker.attempt import Attempt
-    from taskflow._worker.pool import Pool
     from taskflow.app import App
     from taskflow.config import Config
 
-__all__ = ("Runtime",)
+__all__ = ("LanePool", "Runtime")
+
+
+class LanePool(Protocol):
+    """What services know of a lane's pool."""
+
+    lane: Lane
+    size: int
+    ready: deque[Attempt]
+    finished: int
+    slots: list[Any]
+
+    @property
+    def free(self) -> int:
+        """Slots that have nothing to do."""
+        ...
+
+    def put(self, attempt: Attempt) -> None:
+        """Give a claimed job to the lane."""
+        ...
+
+    def start_ready(self) -> None:
+        """Hand what is ready to free slots, while the worker has room."""
+        ...
+
+    def release_ready(self, older_than: float = ...) -> int:
+        """Hand back what has waited too long."""
+        ...
 
 
 class Runtime:
@@ -52,7 +79,7 @@ class Runtime:
         self.clean = CleanContext()
         self.stepping = Stepping()
         self.held: dict[str, Attempt] = {}
-        self.pools: Mapping[Lane, Pool] = {}
+        self.pools: Mapping[Lane, LanePool] = {}
         self.running = 0
         self.hungry: frozenset[Lane] = frozenset()
         self.waiting: CancelScope | None = None

@@ -11,7 +11,6 @@ import time
 from typing import TYPE_CHECKING
 
 import anyio
-from anyio.abc import TaskStatus
 
 from taskflow import events
 from taskflow._core.decide import decide
@@ -20,6 +19,8 @@ from taskflow._core.states import Event
 from taskflow.errors import DriverError
 
 if TYPE_CHECKING:
+    from anyio.abc import TaskStatus
+
     from taskflow._core.outcomes import Outcome
     from taskflow._worker.attempt import Attempt
     from taskflow._worker.runtime import Runtime

@@ -9,12 +9,13 @@ import signal
 from typing import TYPE_CHECKING, Final
 
 import anyio
-from anyio.abc import TaskStatus
 
 from taskflow import events
 from taskflow._worker.attempt import StopReason
 
 if TYPE_CHECKING:
+    from anyio.abc import TaskStatus
+
     from taskflow._worker.runtime import Runtime
     from taskflow._worker.settler import Settler
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -26,7 +26,6 @@ from taskflow._worker.lanes.classify import error_info
 if TYPE_CHECKING:
     from taskflow._worker.attempt import Attempt
     from taskflow._worker.lanes import Runner
-    from taskflow._worker.pool import Pool
     from taskflow._worker.runtime import Runtime
     from taskflow._worker.settler import Settler
 
@@ -38,10 +37,18 @@ TURN: Final = 0.001
 """Seconds that jobs which never wait may hold the event loop before others get a turn."""
 
 
+class Source(Protocol):
+    """Where a slot's next job comes from."""
+
+    def next(self, slot: Slot) -> Attempt | None:
+        """The next job for the slot, now that its last one has ended."""
+        ...
+
+
 class Slot:
     """Runs one job at a time; ``attempt`` is the one that it holds."""
 
-    def __init__(self, pool: Pool, runtime: Runtime, settler: Settler, runner: Runner) -> None:
+    def __init__(self, pool: Source, runtime: Runtime, settler: Settler, runner: Runner) -> None:
         self.attempt: Attempt | None = None
         self.runner = runner
         self._pool = pool

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 from anyio import CancelScope
-from anyio.abc import TaskStatus
 
 from taskflow._core.records import Wait, Wake
 from taskflow.errors import DriverError
 
 if TYPE_CHECKING:
+    from anyio.abc import TaskStatus
+
     from taskflow._worker.leases import Leases
     from taskflow._worker.runtime import Runtime
 

@@ -7,18 +7,18 @@ import os
 import secrets
 import socket
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any, final
 
 import anyio
 from anyio import CancelScope
-from anyio.abc import TaskGroup, TaskStatus
 from anyio.lowlevel import current_token
 
 from taskflow import events
 from taskflow._core.records import Lane
 from taskflow._core.registry import registry
 from taskflow._port.open_apps import enter_context
-from taskflow._worker.assembly import ProcessRunner, leave_process, make_pools
+from taskflow._worker.assembly import ProcessRunner, kill_all, leave_process, make_pools
 from taskflow._worker.fetcher import Fetcher
 from taskflow._worker.leases import Leases
 from taskflow._worker.maintenance import Maintenance
@@ -31,6 +31,8 @@ from taskflow.errors import ConfigError, TaskDefinitionError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from anyio.abc import TaskGroup, TaskStatus
 
     from taskflow.app import App
     from taskflow.config import Config
@@ -94,14 +96,14 @@ class Worker:
             await self._app.open(self._flags)
             stack.push_async_callback(self._app.aclose)
             config = self._app.resolve(self._flags)
-            self._check(config, was_open=was_open)
+            self._check(was_open=was_open)
             enter_context(self._app)
             state = None
             if self._app.lifespan is not None:
                 state = await stack.enter_async_context(self._app.lifespan(self._app))
             await self._supervise(config, state, task_status)
 
-    def _check(self, config: Config, *, was_open: bool) -> None:
+    def _check(self, *, was_open: bool) -> None:
         if not self._app.port.driver.facts.shared and not was_open:
             raise ConfigError(
                 option="url", value=self._app.port.driver.redacted,
@@ -116,9 +118,7 @@ class Worker:
                     "module that is not run as a script",
                 )
 
-    async def _supervise(
-        self, config: Config, state: Any, task_status: TaskStatus[None]
-    ) -> None:
+    async def _supervise(self, config: Config, state: Any, task_status: TaskStatus[None]) -> None:
         """Services run shielded, so that a cancelled ``run`` still ends in order."""
         queues, others = _queues(config)
         runtime = Runtime(
@@ -166,7 +166,7 @@ class Worker:
         """Start the services in the order in which they need each other."""
         leases = Leases(
             runtime, backend=backend_of(current_token()),
-            kill_children=lambda: [runner.kill() for runner in runners],
+            kill_children=partial(kill_all, runners),
         )  # fmt: skip
         for run in (settler.run, leases.run, Maintenance(runtime).run):
             await services.start(run)

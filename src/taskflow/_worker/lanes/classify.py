@@ -24,10 +24,10 @@ from taskflow._core.records import ErrorInfo
 from taskflow.errors import JobFailedError, WorkerLostError
 
 if TYPE_CHECKING:
-    from taskflow._worker.attempt import Attempt
     from taskflow._core.registry import TaskDefinition
+    from taskflow._worker.attempt import Attempt
 
-__all__ = ("classify", "error_info", "hook_error", "timed_out")
+__all__ = ("classify", "error_info", "hook_error")
 
 MAX_MESSAGE: Final = 8192
 """Characters of an error message that are kept."""
@@ -73,11 +73,6 @@ def classify(definition: TaskDefinition, payload: Any, error: BaseException) -> 
     except BaseException as inner:  # the task's own veto is broken: say so, keep the attempts
         inner.__context__ = error
         return Failed(error_info(inner))
-
-
-def timed_out(timeout: float | None) -> Failed:
-    """The outcome of an attempt that ran into its ``timeout``."""
-    return Failed(ErrorInfo("TimeoutError", f"the attempt took longer than {timeout or 0:g} s"))
 
 
 def hook_error(attempt: Attempt) -> Exception:

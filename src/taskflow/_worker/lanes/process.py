@@ -184,11 +184,13 @@ class ProcessSlot:
 
     async def _store(self, frame: Dispatch) -> Stored:
         """Store what the body dispatches; shielded, so that the child gets its answer."""
+        answer = Stored([])
         with CancelScope(shield=True):
             try:
-                return Stored(list(await self._enqueue(frame.specs)))
+                answer.replies = list(await self._enqueue(frame.specs))
             except TaskflowError as exc:
-                return Stored([], f"{type(exc).__name__}: {exc}")
+                answer.error = f"{type(exc).__name__}: {exc}"
+        return answer
 
     async def _stop(self, child: Child, attempt: Attempt, key: Key) -> Outcome:
         """SIGTERM, a grace, SIGKILL; a value that came in time is kept, but not past a timeout."""

@@ -26,7 +26,6 @@ from anyio.lowlevel import EventLoopToken, current_token
 from taskflow import context as task_context
 from taskflow._core.codec import MsgpackCodec
 from taskflow._core.outcomes import Failed, Released
-from taskflow._core.records import Leased, Progress
 from taskflow._port.open_apps import enter_context
 from taskflow._worker.attempt import BodyCancelled
 from taskflow._worker.lanes.classify import classify, error_info
@@ -53,6 +52,7 @@ from taskflow.context import Context
 from taskflow.errors import JobFailedError
 
 if TYPE_CHECKING:
+    from taskflow._core.records import Leased, Progress
     from taskflow._core.registry import TaskDefinition
 
 __all__ = ("main",)
@@ -82,7 +82,8 @@ class Channel:
             if not chunk:
                 return None
             self._buffer += chunk
-        return _decoder.decode(body)
+        frame: Asked = _decoder.decode(body)
+        return frame
 
 
 class Body:
@@ -190,9 +191,7 @@ class Server:
         self, is_async: bool, context: contextvars.Context, body: Body, function: Any, *args: Any
     ) -> Any:
         if is_async:
-            future = context.run(
-                self._portal.start_task_soon, self._on_loop, body, function, *args
-            )
+            future = context.run(self._portal.start_task_soon, self._on_loop, body, function, *args)
             error, value = future.result()
             if error is not None:
                 raise error

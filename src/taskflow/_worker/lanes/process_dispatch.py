@@ -39,9 +39,7 @@ class ParentDriver(Driver):
 
     name: ClassVar[str] = "process child"
 
-    def __init__(
-        self, send: Callable[[Dispatch], None], receive: Callable[[], Any]
-    ) -> None:
+    def __init__(self, send: Callable[[Dispatch], None], receive: Callable[[], Any]) -> None:
         self._send = send
         self._receive = receive
         self._asking = threading.Lock()

@@ -127,9 +127,10 @@ class Child:
             except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
                 raise ChildDiedError(await self._gone()) from None
         try:
-            return _decoder.decode(body)
+            frame: Answer = _decoder.decode(body)
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as exc:
             raise BadFrameError(str(exc)) from exc
+        return frame
 
     async def _gone(self) -> int | None:
         """Its return code, a moment after it hung up; one that lives on without us is ended."""

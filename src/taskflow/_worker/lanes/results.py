@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 __all__ = ("encode_result",)
 
 
-def encode_result(
-    codec: Codec, definition: TaskDefinition, value: Any, max_result: int
-) -> Outcome:
+def encode_result(codec: Codec, definition: TaskDefinition, value: Any, max_result: int) -> Outcome:
     """``Completed`` with the encoded value, or a final failure that says what is wrong.
 
     Another attempt would return the same kind of thing, so a wrong result is not retried.

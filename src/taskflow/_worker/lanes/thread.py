@@ -19,7 +19,6 @@ from anyio import CancelScope
 from anyio.lowlevel import current_token
 
 from taskflow import context as task_context
-from taskflow._core.outcomes import Outcome
 from taskflow._worker.attempt import BodyCancelled
 from taskflow._worker.lanes.classify import classify, hook_error
 from taskflow._worker.lanes.results import encode_result
@@ -28,6 +27,7 @@ from taskflow._worker.posting import post
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from taskflow._core.outcomes import Outcome
     from taskflow._worker.attempt import Attempt
     from taskflow._worker.isolation import CleanContext
     from taskflow.abc import Codec

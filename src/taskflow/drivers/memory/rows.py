@@ -74,7 +74,8 @@ class Row:
     def record(self) -> JobRecord:
         """What users see."""
         spec, at, due = self.spec, instant(self.enqueued_at), instant(self.due)
-        assert at is not None and due is not None
+        assert at is not None
+        assert due is not None
         return JobRecord(
             id=spec.id, kind=spec.kind, queue=spec.queue, lane=spec.lane, state=self.state,
             reason=self.reason, priority=spec.priority, attempt=self.attempt,

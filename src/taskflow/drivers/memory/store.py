@@ -347,9 +347,7 @@ class MemoryStore:
             if row is not None and row.fin == (token.delivery, token.request_id, event):
                 return Settled(Verdict.ALREADY, row.fin_state)
             return Settled(Verdict.LOST)
-        state = after(
-            row.state, event, cancel_requested=row.cancel_requested, by_holder=True
-        )
+        state = after(row.state, event, cancel_requested=row.cancel_requested, by_holder=True)
         row.state = row.fin_state = state
         row.fin = (token.delivery, token.request_id, event)
         self._count(row, change)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -50,10 +51,8 @@ class Waiter:
         """Have the caller look again; from any thread, never blocks."""
         native = self._native
         post = getattr(native, "call_soon_threadsafe", None) or native.run_sync_soon
-        try:
+        with suppress(RuntimeError):  # its loop is gone, and the caller with it
             post(self.event.set)
-        except RuntimeError:
-            pass  # its loop is gone, and the caller with it
 
 
 class Waiters:

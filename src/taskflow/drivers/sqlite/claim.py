@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from taskflow._core.records import MICRO, Claim, Claimed, Lane, Leased, Timing
 from taskflow._core.states import Event, JobState, after
 from taskflow.drivers.sqlite import rows
-from taskflow.drivers.sqlite.leases import end_dead_leases, lapse
+from taskflow.drivers.sqlite.leases import SWEEP, end_dead_leases, lapse
 from taskflow.drivers.sqlite.queues import next_due, ready_queues, stage
 from taskflow.drivers.sqlite.tx import listed
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ("claim",)
 
-SWEEP: Final = 1000
-"""Rows that one claim stages, lapses or rescues at most."""
 LOOK: Final = 200
 """Rows beyond its room that a claim looks at for jobs to take ahead."""
 

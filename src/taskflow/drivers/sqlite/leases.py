@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
     from taskflow.drivers.sqlite.tx import Tx
 
-__all__ = ("end_dead_leases", "expire", "extend", "is_held", "lapse")
+__all__ = ("SWEEP", "end_dead_leases", "expire", "extend", "is_held", "lapse")
+
+SWEEP: Final = 1000
+"""Rows that one call stages, lapses or rescues at most, beside what it was asked for."""
 
 _HELD: Final = (
     "SELECT id, seq, state, delivery, request_id, cancel_requested, lease_until"
@@ -26,7 +29,7 @@ _RENEW: Final = (
 )
 _END: Final = (
     "UPDATE {jobs} SET state = ?, crashes = crashes + 1, lease_until = NULL WHERE seq IN"
-    " (SELECT seq FROM {jobs} WHERE {running} AND lease_until <= ? ORDER BY lease_until LIMIT ?)"
+    " (SELECT seq FROM {jobs} WHERE {running} AND lease_until <= ? ORDER BY lease_until, seq LIMIT ?)"
     " RETURNING id, queue, lane"
 )
 _LAPSED: Final = (
@@ -62,8 +65,8 @@ def extend(tx: Tx, renewals: Sequence[Renewal], lease: float) -> list[Extended]:
 def expire(tx: Tx, limit: int) -> list[str]:
     """End dead leases of every queue, stage what is due, lapse what is overdue; see ``Driver.expire``."""
     ended = end_dead_leases(tx, limit)
-    stage(tx, limit)
-    lapse(tx, limit)
+    stage(tx, SWEEP)
+    lapse(tx, SWEEP)
     return ended
 
 
