@@ -67,7 +67,8 @@ class Waiter:
 
     def nudge(self) -> None:
         """Make the call look at its fields; from any thread."""
-        post(self._native, self.event.set)
+        # The event may be another one by the time the loop gets to it.
+        post(self._native, lambda: self.event.set())
 
 
 def _joined(one: Wake | None, other: Wake) -> Wake:
