@@ -19,6 +19,7 @@ from taskflow.errors import UnsupportedError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from taskflow._core.queries import JobQuery, Page, QueueStats, Replayed
     from taskflow._core.records import (
         Cancelled,
         Change,
@@ -42,17 +43,28 @@ class Capability(StrEnum):
     """What a driver can do beyond storing, leasing and settling; declared, and proven by tests."""
 
     FETCH = "fetch"
+    """``fetch``."""
     LIST = "list"
+    """``list_jobs``."""
     COUNTS = "counts"
+    """``stats``, exact."""
     CANCEL = "cancel"
+    """``cancel``, ``replay`` and ``purge``."""
     PAUSE = "pause"
+    """``pause`` and ``resume``."""
     PRIORITY = "priority"
+    """Jobs of a higher priority number come first."""
     UNIQUE = "unique"
+    """Unique keys."""
     RESULTS = "results"
+    """Results are kept."""
     FLOWS = "flows"
+    """Jobs with predecessors."""
     LIMITS = "limits"
     TRANSACTIONS = "transactions"
+    """Dispatch inside the caller's own transaction."""
     NOTIFY = "notify"
+    """``wait`` returns as soon as there is something to do, not only after its timeout."""
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,7 +168,9 @@ class Driver(ABC):
         """Store jobs, each all or nothing.
 
         The due time is counted by the store's clock. The order of acceptance is kept. A job with
-        a known id and the same content is a duplicate, whatever has become of it since.
+        a known id and the same content is a duplicate, whatever has become of it since. A job with
+        predecessors (``after``) is accepted only where each of them is stored already, or stands
+        earlier in the same call; it waits until they have ended.
         """
 
     @abstractmethod
@@ -164,8 +178,8 @@ class Driver(ABC):
         """Stage what is due, end dead leases, then lease the most urgent jobs.
 
         Order: queues as named, higher priority number, earlier due, earlier accepted. At most
-        each lane's room. Counts the attempt now. A request id under which jobs are still held
-        gets those again and no new ones.
+        each lane's room, nothing of a paused queue. Counts the attempt now. A request id under
+        which jobs are still held gets those again and no new ones.
         """
 
     @abstractmethod
@@ -175,12 +189,14 @@ class Driver(ABC):
     @abstractmethod
     async def settle(self, changes: Sequence[Change]) -> list[Settled]:
         """End attempts. Each change is one atomic step: check the fence, change the state by the
-        law, store result and error, enqueue follow-ups. With a stale token nothing changes.
+        law, store result and error, enqueue follow-ups, unblock or skip up to 100 successors of
+        each job (claims and expires work off the rest). With a stale token nothing changes.
         """
 
     @abstractmethod
     async def expire(self, limit: int) -> list[str]:
-        """End up to ``limit`` leases that ran out, and lapse jobs whose ``expires_in`` is over.
+        """End up to ``limit`` leases that ran out, lapse jobs whose ``expires_in`` is over, and
+        release successors that are still to be released.
 
         Returns:
             The ids of the jobs whose lease was ended.
@@ -193,6 +209,48 @@ class Driver(ABC):
     async def fetch(self, ids: Sequence[str]) -> list[Fetched | None]:  # noqa: ARG002
         """Read jobs and the results that are kept; ``None`` where there is no such job."""
         raise self._unsupported(Capability.FETCH)
+
+    async def replay(self, ids: Sequence[str]) -> list[Replayed]:  # noqa: ARG002
+        """Make failed and cancelled jobs available again, due now: counters and expiry are reset,
+        the error is kept. Successors that were skipped because of them wait again.
+        """
+        raise self._unsupported(Capability.CANCEL)
+
+    async def purge(self, queue: str) -> int:  # noqa: ARG002
+        """Delete the queue's jobs that neither run nor have ended, and skip their successors.
+
+        Returns:
+            How many were deleted.
+        """
+        raise self._unsupported(Capability.CANCEL)
+
+    async def pause(self, queues: Sequence[str]) -> None:  # noqa: ARG002
+        """Hand out nothing of these queues to any claim that begins after this returns."""
+        raise self._unsupported(Capability.PAUSE)
+
+    async def resume(self, queues: Sequence[str]) -> None:  # noqa: ARG002
+        """Undo a pause."""
+        raise self._unsupported(Capability.PAUSE)
+
+    async def list_jobs(self, query: JobQuery) -> Page:  # noqa: ARG002
+        """One page of the jobs that match, the latest accepted first."""
+        raise self._unsupported(Capability.LIST)
+
+    async def stats(self) -> list[QueueStats]:
+        """Every queue that has jobs or is paused, by name."""
+        raise self._unsupported(Capability.COUNTS)
+
+    async def prune(self, limit: int, keep: float) -> int:  # noqa: ARG002
+        """Forget up to ``limit`` jobs whose time (``result_ttl``, ``failed_ttl``) is over.
+
+        A job that ended less than ``keep`` seconds ago stays, so that a call that is sent again
+        is recognised; so does one whose successors have not all ended. A store that forgets by
+        itself has nothing to do here.
+
+        Returns:
+            How many were forgotten.
+        """
+        return 0
 
     @abstractmethod
     async def wait(self, request: Wait) -> Wake:

@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from taskflow._core.flows import Edge
 from taskflow._core.retry import Backoff
 from taskflow._core.states import Event, JobState
 
@@ -113,6 +114,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         expires_in: Seconds from acceptance after which it must not start any more.
         result_ttl: Seconds that a completed or cancelled job is kept; ``None`` is for ever.
         failed_ttl: The same for a failed job.
+        after: Its predecessors in a flow; ``delay`` then counts from the end of the last one.
     """
 
     id: str
@@ -131,6 +133,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     failed_ttl: float | None = 2_592_000.0
     tags: Mapping[str, str] = {}
     unique: Unique | None = None
+    after: tuple[Edge, ...] = ()
 
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
@@ -216,13 +219,20 @@ class Leased(msgspec.Struct, kw_only=True):
     cancel_requested: bool = False
     enqueued_at: int = 0
     due_at: int = 0
+    expires_at: int | None = None
 
 
 class Claimed(msgspec.Struct, kw_only=True):
-    """The reply to a claim; ``next_due_in`` seconds until the next scheduled job is due."""
+    """The reply to a claim.
+
+    Attributes:
+        next_due_in: Seconds until the next scheduled job is due.
+        now: The store's time (µs), which ``Leased.expires_at`` is to be compared with.
+    """
 
     jobs: list[Leased]
     next_due_in: float | None = None
+    now: int = 0
 
 
 class Renewal(msgspec.Struct, frozen=True):
@@ -290,6 +300,8 @@ class Accepted(StrEnum):
     """The id is taken by other content, or the unique key by a job that may not be replaced."""
     HELD = "held"
     """A live job holds the unique key; ``Enqueued.id`` names it."""
+    ORPHAN = "orphan"
+    """A predecessor is not there; nothing was stored."""
 
 
 class Enqueued(msgspec.Struct, frozen=True):

@@ -18,6 +18,7 @@ from taskflow.errors import DriverUnavailableError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from taskflow._core.queries import JobQuery, Page, QueueStats, Replayed
     from taskflow._core.records import (
         Cancelled,
         Change,
@@ -62,8 +63,9 @@ class MemoryDriver(Driver):
     name: ClassVar[str] = "memory"
     capabilities: ClassVar[frozenset[Capability]] = frozenset(
         {
-            Capability.FETCH, Capability.CANCEL, Capability.PRIORITY, Capability.UNIQUE,
-            Capability.RESULTS, Capability.NOTIFY,
+            Capability.FETCH, Capability.LIST, Capability.COUNTS, Capability.CANCEL,
+            Capability.PAUSE, Capability.PRIORITY, Capability.UNIQUE, Capability.RESULTS,
+            Capability.FLOWS, Capability.NOTIFY,
         }
     )  # fmt: skip
     facts: ClassVar[Facts] = Facts(shared=False)
@@ -147,6 +149,41 @@ class MemoryDriver(Driver):
         """See ``Driver.fetch``."""
         await checkpoint()
         return self._live.fetch(ids)
+
+    async def replay(self, ids: Sequence[str]) -> list[Replayed]:
+        """See ``Driver.replay``."""
+        await checkpoint()
+        return self._live.replay(ids)
+
+    async def purge(self, queue: str) -> int:
+        """See ``Driver.purge``."""
+        await checkpoint()
+        return self._live.purge(queue)
+
+    async def pause(self, queues: Sequence[str]) -> None:
+        """See ``Driver.pause``."""
+        await checkpoint()
+        self._live.pause(queues)
+
+    async def resume(self, queues: Sequence[str]) -> None:
+        """See ``Driver.resume``."""
+        await checkpoint()
+        self._live.resume(queues)
+
+    async def list_jobs(self, query: JobQuery) -> Page:
+        """See ``Driver.list_jobs``."""
+        await checkpoint()
+        return self._live.list_jobs(query)
+
+    async def stats(self) -> list[QueueStats]:
+        """See ``Driver.stats``."""
+        await checkpoint()
+        return self._live.stats()
+
+    async def prune(self, limit: int, keep: float) -> int:
+        """See ``Driver.prune``."""
+        await checkpoint()
+        return self._live.prune(limit, keep)
 
     async def wait(self, request: Wait) -> Wake:
         """See ``Driver.wait``."""

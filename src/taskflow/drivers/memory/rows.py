@@ -8,10 +8,22 @@ from taskflow._core.records import JobRecord, JobSpec, Leased, Token, instant
 from taskflow._core.states import JobState
 
 if TYPE_CHECKING:
+    from taskflow._core.flows import Edge
     from taskflow._core.records import ErrorInfo, Progress
     from taskflow._core.states import Event
 
-__all__ = ("Row",)
+__all__ = ("Link", "Row")
+
+
+class Link:
+    """An edge. ``fired`` is None until the predecessor ends, then whether it lets go."""
+
+    __slots__ = ("edge", "fired", "successor")
+
+    def __init__(self, edge: Edge, successor: Row, fired: bool | None) -> None:
+        self.edge = edge
+        self.successor = successor
+        self.fired = fired
 
 
 class Row:
@@ -19,15 +31,15 @@ class Row:
 
     __slots__ = (
         "attempt", "cancel_requested", "crashes", "delivery", "due", "enqueued_at", "error",
-        "expires_at", "fin", "fin_state", "finished_at", "interruptions", "lease_until", "parks",
+        "expires_at", "fin", "fin_state", "finished_at", "interruptions", "lease_until", "links", "parks",
         "progress", "reason", "request_id", "result", "seq", "spec", "started_at", "state",
         "worker_id",
     )  # fmt: skip
 
-    def __init__(self, spec: JobSpec, seq: int, now: int, due: int, state: JobState) -> None:
+    def __init__(self, spec: JobSpec, seq: int, now: int, due: int) -> None:
         self.spec = spec
         self.seq = seq
-        self.state = state
+        self.state = JobState.WAITING
         self.due = due
         self.enqueued_at = now
         self.expires_at: int | None = None
@@ -48,6 +60,7 @@ class Row:
         self.progress: Progress | None = None
         self.started_at: int | None = None
         self.finished_at: int | None = None
+        self.links: tuple[Link, ...] = ()
 
     @property
     def order(self) -> tuple[int, int, int]:
@@ -68,7 +81,7 @@ class Row:
             token=Token(self.spec.id, self.delivery, self.request_id), spec=self.spec,
             attempt=self.attempt, crashes=self.crashes, interruptions=self.interruptions,
             parks=self.parks, cancel_requested=self.cancel_requested,
-            enqueued_at=self.enqueued_at, due_at=self.due,
+            enqueued_at=self.enqueued_at, due_at=self.due, expires_at=self.expires_at,
         )  # fmt: skip
 
     def record(self) -> JobRecord:

@@ -10,7 +10,6 @@ from anyio.lowlevel import current_token
 
 if TYPE_CHECKING:
     from taskflow._core.records import Lane, Wait
-    from taskflow.drivers.memory.rows import Row
 
 __all__ = ("News", "Waiter", "Waiters")
 
@@ -18,13 +17,12 @@ __all__ = ("News", "Waiter", "Waiters")
 class News:
     """What one step did that somebody may wait for."""
 
-    __slots__ = ("finals", "overdue", "work", "workers")
+    __slots__ = ("finals", "work", "workers")
 
     def __init__(self) -> None:
         self.work: set[tuple[str, Lane]] = set()
         self.finals: list[str] = []
         self.workers: set[str] = set()
-        self.overdue: list[Row] = []
 
 
 class Waiter:
