@@ -38,12 +38,11 @@ def sync(tables: Tables, row: Row, now: int) -> None:
 def release_successors(tables: Tables, now: int) -> None:
     """Work off what ends before this call left undone."""
     budget = CALL_EDGES
-    for _ in range(len(tables.unsynced)):
+    while tables.unsynced and budget > 0:
         row = tables.unsynced.popleft()
         budget -= _tell_edges(tables, row, now, budget)
         if budget <= 0:
-            tables.unsynced.append(row)
-            return
+            tables.unsynced.appendleft(row)
 
 
 def _tell_edges(tables: Tables, row: Row, now: int, limit: int) -> int:
@@ -90,6 +89,7 @@ def _rejoin(tables: Tables, row: Row) -> None:
     row.state = after(row.state, Event.REJOIN)
     row.reason, row.finished_at = "", None
     tables.hold_key(row)
+    tables.place(row)
     tables.unsynced.append(row)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from taskflow._core.records import (
-    MICRO,
     Cancelled,
     Change,
     Extended,
     Renewal,
     Settled,
     Verdict,
+    later,
     Wait,
 )
 from taskflow._core.states import FINAL, Event, JobState, after
@@ -56,7 +56,7 @@ def settle(tables: Tables, change: Change, now: int) -> Settled:
     else:
         row.reason = change.reason
         if state in STAGED:
-            row.due = now + round(change.delay * MICRO)
+            row.due = later(now, change.delay)
         tables.place(row)
     for spec in change.follow_ups:
         accept(tables, spec, now)

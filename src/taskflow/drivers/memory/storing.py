@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import Final
 
 from taskflow._core.flows import fires
-from taskflow._core.records import MICRO, Accepted, Conflict, Enqueued, JobSpec, Unique, encode_spec
+from taskflow._core.records import (
+    Accepted,
+    Conflict,
+    Enqueued,
+    JobSpec,
+    Unique,
+    encode_spec,
+    later,
+)
 from taskflow._core.states import Event, JobState, after, sources_of
 from taskflow.drivers.memory.ending import end, weigh
 from taskflow.drivers.memory.rows import Link, Row
@@ -47,7 +55,7 @@ def _fresh(tables: Tables, spec: JobSpec, now: int) -> Row:
     blocked = not all(link.fired for link in row.links)
     row.state = after(None, Event.ENQUEUE, due_later=due > now, blocked=blocked)
     if spec.expires_in is not None:
-        row.expires_at = now + round(spec.expires_in * MICRO)
+        row.expires_at = later(now, spec.expires_in)
     return row
 
 

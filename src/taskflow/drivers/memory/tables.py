@@ -10,7 +10,7 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Final
 
 from taskflow._core.flows import CALL_EDGES
-from taskflow._core.records import MICRO, JobSpec, Lane
+from taskflow._core.records import JobSpec, Lane, later
 from taskflow._core.states import Event, JobState, after, sources_of
 from taskflow.drivers.memory.waiting import News
 
@@ -28,7 +28,7 @@ _Heap = list[tuple[int, int, "Row"]]
 
 def due_of(spec: JobSpec, now: int) -> int:
     """When a job that may go from ``now`` on is due."""
-    return now + round(spec.delay * MICRO) if spec.eta is None else spec.eta
+    return later(now, spec.delay) if spec.eta is None else spec.eta
 
 
 class Tables:
@@ -95,11 +95,14 @@ class Tables:
                 del self.holders[row.spec.unique.key]
 
     def holders_of(self, key: str) -> list[Row]:
-        """The jobs that hold a key: live, and in one of the states that they named themselves."""
-        return [
+        """The jobs that hold a key, the earliest first: live, and in one of the states that they
+        named themselves.
+        """
+        holders = [
             row for row in self.holders.get(key, ())
             if row.spec.unique is not None and row.state in row.spec.unique.states
         ]  # fmt: skip
+        return sorted(holders, key=lambda row: row.seq)
 
     # ---- what is there
 
