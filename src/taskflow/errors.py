@@ -143,7 +143,10 @@ class IllegalTransitionError(UsageError):
 
     def __init__(self, *, state: str | None, event: str) -> None:
         self.state, self.event = state, event
-        super().__init__(f"a job in state {state or 'none'!r} cannot {event!r}")
+        super().__init__(
+            f"a job in state {str(state or 'none')!r} cannot {str(event)!r}: "
+            "the law of jobs has no such step"
+        )
 
 
 class UnsupportedError(UsageError):
@@ -151,13 +154,17 @@ class UnsupportedError(UsageError):
 
     def __init__(self, *, driver: str, capability: str) -> None:
         self.driver, self.capability = driver, capability
-        super().__init__(f"the {driver} driver does not support {capability}")
+        super().__init__(
+            f"the {driver} driver does not support {capability}: use another driver, or do without"
+        )
 
 
 class JobConflictError(UsageError):
     """The id is taken by a job of other content. Nothing was stored; choose another id."""
 
-    def __init__(self, *, job_id: str, problem: str = "a job of other content has this id") -> None:
+    def __init__(
+        self, *, job_id: str, problem: str = "a job of other content has this id: choose another"
+    ) -> None:
         self.job_id, self.problem = job_id, problem
         super().__init__(f"job {job_id!r}: {problem}")
 

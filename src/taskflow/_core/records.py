@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from hashlib import blake2b
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -31,6 +31,7 @@ __all__ = (
     "Extended",
     "Fetched",
     "JobRecord",
+    "LAST",
     "JobSpec",
     "Lane",
     "Leased",
@@ -48,12 +49,15 @@ __all__ = (
     "digest",
     "encode_spec",
     "instant",
+    "later",
     "micros",
 )
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MICRO: Final = 1_000_000
 """Microseconds in a second."""
+LAST: Final = 250_000_000_000 * MICRO
+"""The longest time (µs) that is counted, nearly 8,000 years: what is longer counts as this."""
 
 
 def instant(us: int | None) -> datetime | None:
@@ -64,6 +68,11 @@ def instant(us: int | None) -> datetime | None:
 def micros(at: datetime) -> int:
     """An aware datetime as microseconds of Unix time; exact."""
     return (at - _EPOCH) // timedelta(microseconds=1)
+
+
+def later(now: int, seconds: float) -> int:
+    """The instant (µs) so many seconds after ``now``; always one that a datetime can show."""
+    return now + round(min(seconds * MICRO, LAST))
 
 
 class Lane(StrEnum):
@@ -140,9 +149,33 @@ _encoder = msgspec.msgpack.Encoder(order="deterministic")
 _spec_decoder = msgspec.msgpack.Decoder(JobSpec)
 
 
+_DEFAULTS: Final = tuple(
+    (field.name, field.default)
+    for field in msgspec.structs.fields(JobSpec)
+    if field.name
+    in {"queue", "delay", "retry", "timeout", "expires_in", "result_ttl", "failed_ttl"}
+)
+
+
+def _canonical(spec: JobSpec) -> JobSpec:
+    """The same content with the default objects themselves and floats for whole seconds.
+
+    msgspec leaves a default out by identity, and writes 30 and 30.0 differently.
+    """
+    changed: dict[str, Any] = {}
+    for name, default in _DEFAULTS:
+        value = getattr(spec, name)
+        if value is not default:
+            if value == default:
+                changed[name] = default
+            elif type(value) is int:
+                changed[name] = float(value)
+    return msgspec.structs.replace(spec, **changed) if changed else spec
+
+
 def encode_spec(spec: JobSpec) -> bytes:
     """The one encoding of a spec, the same for equal content: drivers store it as it is."""
-    return _encoder.encode(spec)
+    return _encoder.encode(_canonical(spec))
 
 
 def decode_spec(data: bytes) -> JobSpec:

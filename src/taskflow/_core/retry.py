@@ -29,7 +29,7 @@ def seconds(value: float | timedelta, *, what: str, least: float = 0.0) -> float
     number = float(value)
     if not math.isfinite(number) or number < least:
         raise ValueError(f"{what}: expected at least {least:g} seconds, got {value!r}")
-    return number
+    return number + 0.0  # no minus zero
 
 
 class Backoff(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -51,9 +51,11 @@ class Backoff(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     jitter: bool = True
 
     def __post_init__(self) -> None:
-        seconds(self.base, what="Backoff.base")
-        seconds(self.cap, what="Backoff.cap")
-        seconds(self.factor, what="Backoff.factor", least=1.0)
+        for name, least in (("base", 0.0), ("factor", 1.0), ("cap", 0.0)):
+            number = seconds(getattr(self, name), what=f"Backoff.{name}", least=least)
+            # Whole numbers become floats: equal ones are encoded alike, and powers of them do not
+            # grow without end.
+            msgspec.structs.force_setattr(self, name, number)
 
     @classmethod
     def fixed(cls, delay: float | timedelta) -> Backoff:
@@ -66,7 +68,7 @@ class Backoff(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         try:
             full = min(self.cap, self.base * self.factor ** max(attempt - 1, 0))
         except OverflowError:
-            full = self.cap
+            full = self.cap if self.base else 0.0
         if not self.jitter:
             return full
         return full * (0.5 + 0.5 * crc32(f"{job_id}:{attempt}".encode()) / 0xFFFFFFFF)

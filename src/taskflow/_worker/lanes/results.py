@@ -24,7 +24,7 @@ def encode_result(codec: Codec, definition: TaskDefinition, value: Any, max_resu
         data = codec.encode(value)
         if value is not None or definition.result not in (None, type(None), Any):
             decoded = codec.decode(data, definition.result)
-            if decoded is not value and difference(value, decoded) is not None:
+            if decoded is not value and difference(codec, value, decoded) is not None:
                 return _wrong(definition, value, "it would come back as something else")
     except Exception as exc:
         return _wrong(definition, value, str(exc))

@@ -11,8 +11,8 @@ from taskflow._core.records import (
     Renewal,
     Settled,
     Verdict,
-    later,
     Wait,
+    later,
 )
 from taskflow._core.states import FINAL, Event, JobState, after
 from taskflow.drivers.memory.ending import end

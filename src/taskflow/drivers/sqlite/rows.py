@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from taskflow._core.records import (
-    MICRO,
+    LAST,
     ErrorInfo,
     Fetched,
     JobRecord,
@@ -18,6 +18,7 @@ from taskflow._core.records import (
     Token,
     decode_spec,
     instant,
+    later,
 )
 from taskflow._core.states import Event, JobState, after
 
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from taskflow.drivers.sqlite.tx import Tx
 
 __all__ = ("INSERT", "fetched", "fresh", "later", "leased", "pack")
-
-LAST: Final = 250_000_000_000 * MICRO
-"""The latest instant that is kept (the year 9892): what is later counts as never."""
 
 INSERT: Final = (
     "INSERT INTO {jobs} (id, kind, queue, lane, priority, state, due, max_attempts, expires_at,"
@@ -44,17 +42,8 @@ def pack(value: Progress | ErrorInfo | None) -> bytes | None:
     return None if value is None else _encode(value)
 
 
-def later(now: int, seconds: float) -> int:
-    """The instant so many seconds after ``now``."""
-    return now + _span(seconds)
-
-
-def _span(seconds: float) -> int:
-    return round(min(seconds * MICRO, LAST))
-
-
 def _ttl(seconds: float | None) -> int | None:
-    return None if seconds is None else _span(seconds)
+    return None if seconds is None else later(0, seconds)
 
 
 def fresh(tx: Tx, spec: JobSpec, encoded: bytes, mark: bytes) -> tuple[object, ...]:
