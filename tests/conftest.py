@@ -1,8 +1,19 @@
-"""Fixtures for every test: each async test runs on both event loops."""
+"""Fixtures for every test: each async test runs on both event loops. Hypothesis profiles."""
 
 from __future__ import annotations
 
+import os
+
 import pytest
+from hypothesis import Phase, settings
+
+# No explain phase: it traces every line, at many times the cost of the test itself.
+PHASES = (Phase.explicit, Phase.reuse, Phase.generate, Phase.target, Phase.shrink)
+
+settings.register_profile("dev", max_examples=25, deadline=None, phases=PHASES)
+settings.register_profile("ci", max_examples=100, deadline=None, phases=PHASES, derandomize=True)
+settings.register_profile("deep", max_examples=1000, deadline=None, phases=PHASES)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 
 @pytest.fixture(params=["asyncio", "trio"])

@@ -160,7 +160,7 @@ _DEFAULTS: Final = tuple(
 def _canonical(spec: JobSpec) -> JobSpec:
     """The same content with the default objects themselves and floats for whole seconds.
 
-    msgspec leaves a default out by identity, and writes 30 and 30.0 differently.
+    msgspec leaves a default out by identity, and writes 30 and 30.0, 0.0 and -0.0 differently.
     """
     changed: dict[str, Any] = {}
     for name, default in _DEFAULTS:
@@ -168,8 +168,8 @@ def _canonical(spec: JobSpec) -> JobSpec:
         if value is not default:
             if value == default:
                 changed[name] = default
-            elif type(value) is int:
-                changed[name] = float(value)
+            elif type(value) is int or value == 0:
+                changed[name] = value + 0.0
     return msgspec.structs.replace(spec, **changed) if changed else spec
 
 

@@ -26,7 +26,10 @@ def seconds(value: float | timedelta, *, what: str, least: float = 0.0) -> float
         value = value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f"{what}: expected seconds or a timedelta, got {value!r}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
     if not math.isfinite(number) or number < least:
         raise ValueError(f"{what}: expected at least {least:g} seconds, got {value!r}")
     return number + 0.0  # no minus zero
