@@ -4,26 +4,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from taskflow._core.records import MICRO, Fetched, Leased, micros
+from taskflow._core.queries import Replayed
+from taskflow._core.records import (
+    MICRO,
+    Accepted,
+    Cancelled,
+    Enqueued,
+    Fetched,
+    Leased,
+    Settled,
+    Verdict,
+    micros,
+)
 from taskflow._core.states import FINAL, JobState
 from taskflow.abc import Capability
+from taskflow.errors import DriverError, OutcomeUnknownError
 from taskflow.testing.model import Model, ModelJob
 from taskflow.testing.showing import show
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from taskflow._core.queries import Replayed
-    from taskflow._core.records import (
-        Cancelled,
-        Change,
-        Claim,
-        Enqueued,
-        Extended,
-        JobSpec,
-        Renewal,
-        Settled,
-    )
+    from taskflow._core.records import Change, Claim, Extended, JobSpec, Renewal
     from taskflow.abc import Driver
     from taskflow.testing.clock import VirtualClock
 
@@ -33,6 +35,15 @@ STEP: Final = 0.005
 """Seconds that pass before each call, so that no two of them happen at one instant."""
 SLACK: Final = 20.0
 """Seconds by which an instant may differ: stores that live by a server's clock run on."""
+
+
+UNCOUNTED: Final = frozenset({"expire", "purge", "prune"})
+"""Calls whose reply counts what this very try has done."""
+AGAIN: Final[dict[object, object]] = {
+    Accepted.DUPLICATE: Accepted.ACCEPTED, Verdict.ALREADY: Verdict.APPLIED,
+    Cancelled.FINAL: Cancelled.CANCELLED, Replayed.REFUSED: Replayed.REPLAYED,
+}  # fmt: skip
+"""What a call answers that had been applied before, and what it answered then."""
 
 
 class ContractError(AssertionError):
@@ -58,6 +69,7 @@ class Bench:
         self.model = Model()
         self.log: list[str] = []
         self.is_late = False
+        self.is_repeated = False
 
     def can(self, capability: Capability) -> bool:
         """The driver declares it."""
@@ -75,12 +87,29 @@ class Bench:
         self.log.append(f"shift {seconds:g} s")
 
     async def call(self, what: str, call: Callable[[], Awaitable[Any]]) -> Any:
-        """One call of the driver. Wrappers that inject faults send it again."""
+        """One call of the driver, sent again with the same arguments until it is answered."""
         self.clock.shift(STEP)
         self.log.append(what)
-        reply = await call()
-        self.log.append(f"   → {show(reply)}")
-        return reply
+        self.is_repeated = False
+        while True:
+            try:
+                reply = await call()
+            except DriverError as exc:
+                if not exc.retryable:
+                    raise
+                self.is_repeated |= isinstance(exc, OutcomeUnknownError)
+                self.log.append(f"   {type(exc).__name__}, again")
+            else:
+                self.log.append(f"   → {show(reply)}")
+                return reply
+
+    def answered(self, what: str, reply: Any, expected: Any) -> None:
+        """The reply is the expected one, or what a call says that had been applied before."""
+        if not self.is_repeated:
+            self.agree(f"{what} answered", reply, expected)
+        elif what not in UNCOUNTED:
+            found, wanted = map(_as_repeated, reply), map(_as_repeated, expected)
+            self.agree(f"{what}, repeated, answered", list(found), list(wanted))
 
     def agree(self, what: str, found: object, expected: object) -> None:
         """Fail unless both are equal."""
@@ -95,7 +124,7 @@ class Bench:
     async def enqueue(self, specs: Sequence[JobSpec]) -> list[Enqueued]:
         """Store jobs."""
         reply = await self.call(f"enqueue {show(specs)}", lambda: self.driver.enqueue(specs))
-        self.agree("enqueue answered", reply, self.model.enqueue(specs, self.now))
+        self.answered("enqueue", reply, self.model.enqueue(specs, self.now))
         return list(reply)
 
     async def claim(self, request: Claim) -> list[Leased]:
@@ -111,43 +140,43 @@ class Bench:
         reply = await self.call(
             f"extend {show(renewals)} by {lease:g} s", lambda: self.driver.extend(renewals, lease)
         )
-        self.agree("extend answered", reply, self.model.extend(renewals, lease, self.now))
+        self.answered("extend", reply, self.model.extend(renewals, lease, self.now))
         return list(reply)
 
     async def settle(self, changes: Sequence[Change]) -> list[Settled]:
         """End attempts."""
         reply = await self.call(f"settle {show(changes)}", lambda: self.driver.settle(changes))
-        self.agree("settle answered", reply, self.model.settle(changes, self.now))
+        self.answered("settle", reply, self.model.settle(changes, self.now))
         return list(reply)
 
     async def expire(self) -> list[str]:
         """End dead leases and catch up with time."""
         reply = await self.call("expire", lambda: self.driver.expire(1000))
-        self.agree("expire answered", sorted(reply), sorted(self.model.catch_up(self.now)))
+        self.answered("expire", sorted(reply), sorted(self.model.catch_up(self.now)))
         self.is_late = False
         return list(reply)
 
     async def cancel(self, ids: Sequence[str]) -> list[Cancelled]:
         """Cancel jobs."""
         reply = await self.call(f"cancel {ids}", lambda: self.driver.cancel(ids))
-        self.agree("cancel answered", reply, self.model.cancel(ids, self.now))
+        self.answered("cancel", reply, self.model.cancel(ids, self.now))
         return list(reply)
 
     async def replay(self, ids: Sequence[str]) -> list[Replayed]:
         """Replay jobs."""
         reply = await self.call(f"replay {ids}", lambda: self.driver.replay(ids))
-        self.agree("replay answered", reply, self.model.replay(ids, self.now))
+        self.answered("replay", reply, self.model.replay(ids, self.now))
         return list(reply)
 
     async def purge(self, queue: str) -> None:
         """Purge a queue."""
         reply = await self.call(f"purge {queue}", lambda: self.driver.purge(queue))
-        self.agree("purge answered", reply, self.model.purge(queue, self.now))
+        self.answered("purge", reply, self.model.purge(queue, self.now))
 
     async def prune(self, keep: float) -> None:
         """Forget what is over."""
         reply = await self.call(f"prune {keep:g}", lambda: self.driver.prune(1000, keep))
-        self.agree("prune answered", reply, self.model.prune(keep, self.now))
+        self.answered("prune", reply, self.model.prune(keep, self.now))
 
     async def pause(self, queue: str) -> None:
         """Pause a queue."""
@@ -166,13 +195,21 @@ class Bench:
         if self.is_late or self.model.is_behind or not self.can(Capability.FETCH):
             return
         ids = [*self.model.jobs, *sorted(self.model.gone)]
-        found = await self.driver.fetch(ids)
+        found = await self._read(ids)
         for job_id, fetched in zip(ids, found, strict=True):
             job = self.model.jobs.get(job_id)
             if job is None or fetched is None:
                 self.agree(f"job {job_id}", fetched, None if job is None else job)
             else:
                 self._compare(job, fetched)
+
+    async def _read(self, ids: Sequence[str]) -> list[Fetched | None]:
+        while True:
+            try:
+                return await self.driver.fetch(ids)
+            except DriverError as exc:
+                if not exc.retryable:
+                    raise
 
     def _compare(self, job: ModelJob, fetched: Fetched) -> None:
         expected, found = _expected_record(job), _found_record(fetched)
@@ -184,6 +221,14 @@ class Bench:
                 self.agree(f"job {job.spec.id}: due (µs)", micros(fetched.record.due_at), job.due)
         if Capability.RESULTS in self.driver.capabilities:
             self.agree(f"job {job.spec.id}: result", fetched.result, job.result)
+
+
+def _as_repeated(reply: Any) -> object:
+    if isinstance(reply, Enqueued):
+        return AGAIN.get(reply.verdict, reply.verdict), reply.id
+    if isinstance(reply, Settled):
+        return AGAIN.get(reply.verdict, reply.verdict), reply.state
+    return AGAIN.get(reply, reply)
 
 
 def _leased_fields(job: ModelJob) -> dict[str, object]:

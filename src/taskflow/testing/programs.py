@@ -7,7 +7,7 @@ tokens are drawn as often as fresh ones, because that is where the faults are.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from taskflow._core.flows import Edge, On
 from taskflow._core.records import (
@@ -114,7 +114,7 @@ class Program:
     def _spec(self, *, plain: bool = False) -> JobSpec:
         draws, can = self._draws, self._bench.can
         self._made += 1
-        made: dict[str, object] = {}
+        made: dict[str, Any] = {}
         if can(Capability.PRIORITY) and draws.chance(40):
             made["priority"] = draws.choice((-100, -1, 1, 100))
         if draws.chance(30):
@@ -141,7 +141,7 @@ class Program:
             lane=draws.choice(LANES) if draws.chance(30) else Lane.ASYNC,
             max_attempts=draws.choice((1, 2, 3, 8)), retry=Backoff.fixed(HALF),
             timeout=draws.choice((None, 30.0)), **made,
-        )  # type: ignore[arg-type]  # fmt: skip
+        )  # fmt: skip
 
     def _unique(self) -> Unique:
         states = self._draws.choice(
@@ -149,7 +149,9 @@ class Program:
         )
         conflict = self._draws.choice(tuple(Conflict))
         key = self._draws.choice(("a", "b"))
-        return Unique(key, on_conflict=conflict) if states is None else Unique(key, states, conflict)
+        return (
+            Unique(key, on_conflict=conflict) if states is None else Unique(key, states, conflict)
+        )
 
     def _edges(self) -> tuple[Edge, ...]:
         ids = list(self._bench.model.jobs)[-6:]
@@ -240,7 +242,7 @@ class Program:
 
     def _change(self, token: Token) -> Change:
         draws, event = self._draws, self._draws.choice(EVENTS)
-        made: dict[str, object] = {}
+        made: dict[str, Any] = {}
         if event is Event.COMPLETE:
             made["result"] = draws.choice((b"\xc0", b"", bytes(range(256))))
         if event in {Event.RETRY, Event.SNOOZE, Event.PARK}:
@@ -255,10 +257,8 @@ class Program:
             made["refund"] = draws.chance(60)
         if draws.chance(15):
             plain = self._bench.is_late
-            made["follow_ups"] = tuple(
-                self._spec(plain=plain) for _ in range(draws.integer(1, 2))
-            )
-        return Change(token=token, event=event, **made)  # type: ignore[arg-type]
+            made["follow_ups"] = tuple(self._spec(plain=plain) for _ in range(draws.integer(1, 2)))
+        return Change(token=token, event=event, **made)
 
     async def _extend(self) -> None:
         renewals = [
