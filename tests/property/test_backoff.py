@@ -54,6 +54,13 @@ def test_the_formula(backoff: Backoff, attempt: int, job: str) -> None:
     assert plain(backoff).delay(attempt, job) == pytest.approx(wanted, rel=1e-9, abs=1e-300)
 
 
+def test_the_delays_of_the_readme() -> None:
+    backoff = Backoff(base=2, factor=2, cap=600, jitter=False)
+    assert [backoff.delay(n, "j") for n in range(1, 11)] == [
+        2, 4, 8, 16, 32, 64, 128, 256, 512, 600,
+    ]  # fmt: skip
+
+
 @given(st.floats(0.001, 1e6), st.floats(1.001, 1e6), st.floats(0, 1e9), names)
 def test_a_growing_delay_reaches_its_cap_and_stays(
     base: float, factor: float, cap: float, job: str
@@ -110,6 +117,7 @@ def test_a_factor_that_shrinks_is_refused(factor: float) -> None:
         Backoff(factor=factor)
 
 
+@example(-0.0, 0.0)
 @given(durations, st.floats(0, 1e9))
 def test_seconds_reads_what_is_at_least_the_least(value: float, least: float) -> None:
     assume(value >= least)

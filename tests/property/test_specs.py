@@ -131,11 +131,16 @@ def test_no_duration_leads_to_an_instant_that_cannot_be_shown(now: int, delay: f
         assert abs(then - now - delay * 1_000_000) <= 0.5
 
 
+@example(0, bytes(10))
+@example(2**48 - 1, b"\xff" * 10)
 @given(st.integers(0, 2**48 - 1), st.binary(min_size=10, max_size=10))
 def test_ids_are_uuids_of_version_7(at: int, random: bytes) -> None:
     made = UUID(uuid7(at, random))
     assert (made.version, made.variant) == (7, "specified in RFC 4122")
     assert made.int >> 80 == at
+    given_bits = int.from_bytes(random, "big")
+    assert made.int & (2**62 - 1) == given_bits & (2**62 - 1)
+    assert made.int >> 64 & 0xFFF == given_bits >> 64 & 0xFFF
 
 
 @given(
