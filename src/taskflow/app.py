@@ -22,7 +22,7 @@ from taskflow.config import Config
 from taskflow.drivers import driver_for
 from taskflow.errors import ConfigError, JobConflictError, NoAppError
 from taskflow.job import Job, Prepared
-from taskflow.task import AsyncProcessTask, AsyncTask, SyncProcessTask, SyncTask
+from taskflow.task import AsyncProcessTask, AsyncTask, SyncProcessTask, SyncTask, TaskFunction
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -238,6 +238,8 @@ class App(Generic[S]):
     def handle(self, job_id: str, task: type[AsyncProcessTask[R]]) -> Job[R]: ...
     @overload
     def handle(self, job_id: str, task: type[SyncProcessTask[R]]) -> Job[R]: ...
+    @overload
+    def handle(self, job_id: str, task: TaskFunction[..., R]) -> Job[R]: ...
     @overload
     def handle(self, job_id: str, task: Any) -> Job[Any]: ...
     def handle(self, job_id: str, task: Any) -> Job[Any]:
