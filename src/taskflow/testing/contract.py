@@ -41,7 +41,7 @@ from taskflow.testing.histories import History
 from taskflow.testing.programs import Program
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
     from contextlib import AbstractAsyncContextManager
 
     from taskflow.abc import Driver
@@ -234,8 +234,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def check_driver(
-    open_driver: OpenDriver, *, level: str = "full", seed: int = 0, programs: int = 40
-) -> Report:
+    open_driver: OpenDriver, *, level: str = "full", seed: int = 0, programs: int = 40,
+    fail_fast: bool = False,
+) -> Report:  # fmt: skip
     """Hold a driver to the contract without pytest, on the running event loop.
 
     Args:
@@ -244,6 +245,7 @@ async def check_driver(
         level: ``storage`` for level 1 only, or ``full``.
         seed: The same seed runs the same programs.
         programs: How many plain programs; half as many with faults, a quarter concurrent.
+        fail_fast: Stop at the first failure.
 
     Returns:
         A row for each test. A failed one has the expected and the found value, and the program.
@@ -251,16 +253,24 @@ async def check_driver(
     name = "driver"
     async with open_driver(VirtualClock()) as driver:
         name = driver.name
-    rows = [
-        await _row(one.name, one.needs, functools.partial(_run_check, one, open_driver))
-        for one in CHECKS.values()
-        if level == "full" or not one.needs
-    ]
+    rows: list[Row] = []
+    for row in _rows(open_driver, level, seed, programs):
+        rows.append(await row)
+        if fail_fast and rows[-1].result == "failed":
+            break
+    return Report(driver=name, version=CONTRACT_VERSION, seed=seed, rows=rows)
+
+
+def _rows(
+    open_driver: OpenDriver, level: str, seed: int, programs: int
+) -> Iterator[Awaitable[Row]]:
+    for one in CHECKS.values():
+        if level == "full" or not one.needs:
+            yield _row(one.name, one.needs, functools.partial(_run_check, one, open_driver))
     counts = dict(zip(PROGRAMS, (programs, programs // 2, programs // 4), strict=True))
     for program, (run, _) in PROGRAMS.items() if level == "full" else ():
         many = functools.partial(_many, run, open_driver, seed, counts[program])
-        rows.append(await _row(program, frozenset(), many))
-    return Report(driver=name, version=CONTRACT_VERSION, seed=seed, rows=rows)
+        yield _row(program, frozenset(), many)
 
 
 async def _many(

@@ -6,6 +6,7 @@ from typing import Final
 
 import anyio
 
+from taskflow._core.flows import Edge
 from taskflow._core.queries import JobQuery
 from taskflow._core.records import (
     Change,
@@ -26,7 +27,7 @@ from taskflow.testing.checks import LEASE, check, claim_of, spec_of, take
 __all__ = ("in_every_state",)
 
 ERROR: Final = ErrorInfo("ValueError", "no")
-LONG: Final = 5.0
+LONG: Final = 3.0
 """Seconds that a wait may take which ought to return at once."""
 
 
@@ -43,8 +44,6 @@ async def in_every_state(bench: Bench, name: str) -> list[str]:
             delay = 5000.0 if event in {Event.RETRY, Event.SNOOZE, Event.PARK} else 0.0
             await bench.settle([Change(token=token, event=event, delay=delay, reason="why")])
     if bench.can(Capability.FLOWS):
-        from taskflow._core.flows import Edge
-
         await bench.enqueue([spec_of(f"{name} waiting", after=(Edge(f"{name} scheduled"),))])
         ids.append(f"{name} waiting")
     return ids
@@ -239,8 +238,6 @@ async def lapse(bench: Bench) -> None:
     retried = await take(bench, "retried", expires_in=50.0)
     await bench.settle([Change(token=retried, event=Event.RETRY, delay=5000.0, error=ERROR)])
     if bench.can(Capability.FLOWS):
-        from taskflow._core.flows import Edge
-
         edge = (Edge("scheduled"),)
         await bench.enqueue([spec_of("long", delay=9e5), spec_of("waiting", after=(Edge("long"),),
                              expires_in=50.0), spec_of("skipped", after=edge)])  # fmt: skip
