@@ -27,7 +27,7 @@ ASYNCIO_DRIVERS = {"redis", "_redis", "postgres", "mysql", "sqs"}
 
 PUBLIC = """
     App AsyncProcessTask AsyncTask Backoff Config Conflict Context Discard ErrorInfo Job JobRecord
-    JobState Lane Prepared Progress Retry Snooze SyncProcessTask SyncTask TaskFunction Unique
+    JobState Lane Page Prepared Progress QueueStats Retry Snooze SyncProcessTask SyncTask TaskFunction Unique
     Worker configure current task
 """
 

@@ -12,6 +12,7 @@ from taskflow.app import App
 from taskflow.config import Config, configure
 from taskflow.context import Context, current
 from taskflow.job import Job, Prepared
+from taskflow.managing import Page, QueueStats
 from taskflow.task import (
     AsyncProcessTask,
     AsyncTask,
@@ -36,8 +37,10 @@ __all__ = (
     "JobRecord",
     "JobState",
     "Lane",
+    "Page",
     "Prepared",
     "Progress",
+    "QueueStats",
     "Retry",
     "Snooze",
     "SyncProcessTask",

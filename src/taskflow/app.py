@@ -17,17 +17,20 @@ from taskflow._core.codec import MsgpackCodec
 from taskflow._core.records import Accepted, Enqueued, Fetched, JobRecord, JobSpec
 from taskflow._core.registry import registry
 from taskflow._port import Batcher, Finals, Port
+from taskflow._port.managing import missing_capability
 from taskflow._port.open_apps import close_here, open_here, run_on_loop
 from taskflow.config import Config
 from taskflow.drivers import driver_for
 from taskflow.errors import ConfigError, JobConflictError, NoAppError
 from taskflow.job import Job, Prepared
+from taskflow.managing import Managing
 from taskflow.task import AsyncProcessTask, AsyncTask, SyncProcessTask, SyncTask, TaskFunction
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import timedelta
 
+    from taskflow._core.queries import Page, QueueStats
     from taskflow.abc import Clock, Codec, Driver, Instrument
 
 S = TypeVar("S", default=Any)
@@ -46,7 +49,7 @@ __all__ = ("App", "Dispatchable", "Lifespan", "SyncApp", "SyncJob")
 
 
 @final
-class App(Generic[S]):
+class App(Managing, Generic[S]):
     """Where jobs are stored and how. The constructor does no I/O; ``async with app`` opens it.
 
     Args:
@@ -184,9 +187,14 @@ class App(Generic[S]):
         """
         port = self.port
         assert self._enqueues is not None
+        _check_supported(port, spec)
         return self._accept(port, spec, await self._enqueues.submit(spec))
 
     def _accept(self, port: Port, spec: JobSpec, reply: Enqueued) -> str:
+        if reply.verdict is Accepted.ORPHAN:
+            raise JobConflictError(
+                job_id=spec.id, problem="a job that it is to follow is not there"
+            )
         if reply.verdict is Accepted.CONFLICT:
             unique = spec.unique
             if unique is not None and reply.id != spec.id:
@@ -214,6 +222,8 @@ class App(Generic[S]):
         port, config = self.port, self.config
         prepared = [_prepare(task) for task in tasks]
         specs = [one.spec(config, self._codec) for one in prepared]
+        for spec in specs:
+            _check_supported(port, spec)
         jobs: list[Job[R]] = []
         step = port.driver.facts.max_batch
         for start in range(0, len(specs), step):
@@ -257,10 +267,6 @@ class App(Generic[S]):
         assert self._finals is not None
         await self._finals.hint(job_id)
 
-    async def cancel(self, job_id: str) -> None:
-        """Cancel a job by its id; see ``Job.cancel``."""
-        await self.port.cancel([job_id])
-
     # ---- from plain code
 
     def sync(self, *, backend: str = "asyncio") -> AbstractContextManager[SyncApp]:
@@ -274,6 +280,12 @@ class App(Generic[S]):
     def _open_sync(self, backend: str) -> Iterator[SyncApp]:
         with start_blocking_portal(backend) as portal, portal.wrap_async_context_manager(self):
             yield SyncApp(self, portal)
+
+
+def _check_supported(port: Port, spec: JobSpec) -> None:
+    lacking = missing_capability(port.driver, spec)
+    if lacking is not None:
+        raise lacking
 
 
 def _prepare(task: Dispatchable[R]) -> Prepared[R]:
@@ -308,6 +320,33 @@ class SyncApp:
     def cancel(self, job_id: str) -> None:
         """Cancel a job by its id."""
         self._portal.call(self._app.cancel, job_id)
+
+    def retry(self, job_id: str) -> None:
+        """Make an ended job available again; see ``App.retry``."""
+        self._portal.call(self._app.retry, job_id)
+
+    def jobs(self, **filters: Any) -> Page:
+        """One page of jobs; arguments as ``App.jobs`` takes them."""
+        page: Page = self._portal.call(lambda: self._app.jobs(**filters))
+        return page
+
+    def stats(self) -> list[QueueStats]:
+        """Every queue; see ``App.stats``."""
+        found: list[QueueStats] = self._portal.call(self._app.stats)
+        return found
+
+    def pause(self, *queues: str) -> None:
+        """Hand out no more jobs of these queues."""
+        self._portal.call(lambda: self._app.pause(*queues))
+
+    def resume(self, *queues: str) -> None:
+        """Undo a pause."""
+        self._portal.call(lambda: self._app.resume(*queues))
+
+    def purge(self, queue: str) -> int:
+        """Delete what has not begun; returns how many."""
+        count: int = self._portal.call(self._app.purge, queue)
+        return count
 
 
 @final

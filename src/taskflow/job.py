@@ -363,9 +363,14 @@ def _unique(value: Any) -> Unique:
     unique = Unique(value) if isinstance(value, str) else value
     if not isinstance(unique, Unique) or not unique.key:
         raise _bad("unique", value, "expected a key (text) or a Unique")
-    return Unique(
-        unique.key, tuple(JobState(state) for state in unique.states), Conflict(unique.on_conflict)
-    )
+    try:
+        states = tuple(JobState(state) for state in unique.states)
+        conflict = Conflict(unique.on_conflict)
+    except ValueError as exc:
+        raise _bad("unique", value, str(exc)) from exc
+    if not states or FINAL.intersection(states):
+        raise _bad("unique", value, "a key is held by live jobs only: name states that are not final")
+    return Unique(unique.key, states, conflict)
 
 
 _READERS: Mapping[str, Callable[[str, Any], Any]] = {

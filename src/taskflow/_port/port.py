@@ -11,6 +11,7 @@ import anyio
 
 from taskflow import events
 from taskflow._core.records import Timing
+from taskflow._port.managing import Managing
 from taskflow.errors import DriverError, OutcomeUnknownError, StoreFullError, TaskflowError
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ WAIT_SLACK: Final = 5.0
 """Seconds that a driver's wait may overrun its own timeout before it counts as lost."""
 
 
-class Port:
+class Port(Managing):
     """Stands before a driver. Producers get an error soon; a worker's calls are repeated.
 
     Args:
@@ -79,9 +80,7 @@ class Port:
 
     async def enqueue(self, jobs: Sequence[JobSpec]) -> list[Enqueued]:
         """Store jobs; an unknown outcome is answered by sending them again until the deadline."""
-        return await self._resend(
-            "enqueue", len(jobs), lambda: self.driver.enqueue(jobs), self._call_timeout
-        )
+        return await self.resend("enqueue", len(jobs), lambda: self.driver.enqueue(jobs))
 
     async def claim(self, request: Claim) -> Claimed:
         """One try; the caller sends the same request again."""
@@ -105,15 +104,11 @@ class Port:
 
     async def cancel(self, ids: Sequence[str]) -> list[Cancelled]:
         """Repeated like an enqueue."""
-        return await self._resend(
-            "cancel", len(ids), lambda: self.driver.cancel(ids), self._call_timeout
-        )
+        return await self.resend("cancel", len(ids), lambda: self.driver.cancel(ids))
 
     async def fetch(self, ids: Sequence[str]) -> list[Fetched | None]:
         """Repeated like an enqueue."""
-        return await self._resend(
-            "fetch", len(ids), lambda: self.driver.fetch(ids), self._call_timeout
-        )
+        return await self.resend("fetch", len(ids), lambda: self.driver.fetch(ids))
 
     async def wait(self, request: Wait) -> Wake:
         """One try."""
@@ -157,11 +152,9 @@ class Port:
                     self.emit(events.DriverBack(operation=operation, seconds=seconds))
                 return result
 
-    async def _resend(
-        self, operation: str, batch: int, call: Callable[[], Awaitable[T]], timeout: float
-    ) -> T:
+    async def resend(self, operation: str, batch: int, call: Callable[[], Awaitable[T]]) -> T:
         """Send the very same call again while its outcome is unknown, within one deadline."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + self._call_timeout
         while True:
             left = max(deadline - time.monotonic(), 0.001)
             try:

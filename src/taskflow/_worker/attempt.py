@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,7 @@ class Attempt:
     __slots__ = (
         "began", "began_at", "claimed_at", "context", "definition", "error", "is_cancelled",
         "is_settling", "job", "notify_progress", "outcome", "payload", "progress", "scope",
-        "settled", "stop_reason", "trust_until", "verdict",
+        "settled", "start_by", "stop_reason", "trust_until", "verdict",
     )  # fmt: skip
 
     def __init__(
@@ -62,6 +63,7 @@ class Attempt:
         self.verdict: Settled | None = None
         self.progress: Progress | None = None
         self.trust_until = trust_until
+        self.start_by = math.inf
         self.notify_progress = notify_progress
 
     def begin(self) -> None:

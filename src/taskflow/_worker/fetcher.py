@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from taskflow import events
-from taskflow._core.records import Claim, Claimed, Lane, Room
+from taskflow._core.records import MICRO, Claim, Claimed, Lane, Room
 from taskflow._core.registry import registry
 from taskflow._worker.attempt import Attempt
 from taskflow.errors import DriverError
@@ -173,6 +173,8 @@ class Fetcher:
                 trust_until=trust_until, notify_progress=notify,
             )  # fmt: skip
             attempt.claimed_at = now
+            if job.expires_at is not None:
+                attempt.start_by = now + (job.expires_at - claimed.now) / MICRO
             runtime.held[spec.id] = attempt
             # The registry's lane runs the job; the stored one only steers the claim.
             lane = spec.lane if definition is None else definition.lane

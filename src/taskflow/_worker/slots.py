@@ -130,7 +130,7 @@ class Slot:
         """What the job has come to before its body; ``None``: run it."""
         if attempt.stop_reason is StopReason.CANCEL:
             return attempt.stop_outcome()
-        late = time.monotonic() > attempt.trust_until
+        late = time.monotonic() > min(attempt.trust_until, attempt.start_by)
         if attempt.stop_reason is not None or late or self._runtime.is_draining:
             return Released(started=False)
         outcome = precheck(attempt.job, max_crashes=self._runtime.config.max_crashes)

@@ -29,6 +29,7 @@ from taskflow._core.records import (
     Timing,
     Token,
     Verdict,
+    later,
 )
 from taskflow._core.states import FINAL, Event, JobState, after, sources_of
 
@@ -131,7 +132,7 @@ class Model:
             after(None, Event.ENQUEUE, due_later=due > now, blocked=blocked), fired=fired,
         )  # fmt: skip
         if spec.expires_in is not None:
-            job.expires_at = now + round(spec.expires_in * MICRO)
+            job.expires_at = later(now, spec.expires_in)
         self.jobs[spec.id] = job
         self._weigh(job, now)
 
@@ -238,7 +239,7 @@ class Model:
         else:
             job.state, job.reason = state, change.reason
             if state in STAGED:
-                job.due = now + round(change.delay * MICRO)
+                job.due = later(now, change.delay)
         for spec in change.follow_ups:
             self._accept(spec, now)
         return Settled(Verdict.APPLIED, state)
@@ -384,4 +385,4 @@ class Model:
 
 
 def _due(spec: JobSpec, now: int) -> int:
-    return now + round(spec.delay * MICRO) if spec.eta is None else spec.eta
+    return later(now, spec.delay) if spec.eta is None else spec.eta
