@@ -58,7 +58,8 @@ class App(Managing, Generic[S]):
         driver: A driver of your own, instead of a URL.
         lifespan: ``Callable[[App], AsyncContextManager[S]]``; workers enter it, and bodies find
             what it yields as ``current().state``.
-        codec: How payloads and results become bytes. Default: msgpack.
+        codec: How payloads and results become bytes. Default: msgpack. Process children make
+            one of their own, of the same class and without arguments.
         clock: For drivers without a server's clock; tests shift it.
         instrument: Receives the events of ``taskflow.events``.
         options: Any option of ``Config`` by name.

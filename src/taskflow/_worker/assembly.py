@@ -5,18 +5,21 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING, Final, Never
+from typing import TYPE_CHECKING, Any, Final, Never
 
 from anyio.lowlevel import current_token
 
+from taskflow._core.codec import MsgpackCodec
 from taskflow._core.outcomes import Failed
 from taskflow._core.records import ErrorInfo, Lane
 from taskflow._core.registry import registry
 from taskflow._worker.lanes.async_ import AsyncLane
+from taskflow._worker.lanes.classify import error_info
 from taskflow._worker.lanes.process import ProcessSettings, ProcessSlot
 from taskflow._worker.lanes.thread import ThreadSlot
 from taskflow._worker.pool import Pool
 from taskflow._worker.posting import backend_of
+from taskflow.errors import ConfigError, TaskDefinitionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,23 +31,29 @@ if TYPE_CHECKING:
     from taskflow._worker.lanes import Runner
     from taskflow._worker.runtime import Runtime
     from taskflow._worker.settler import Settler
+    from taskflow.app import App
 
-__all__ = ("ProcessRunner", "kill_all", "leave_process", "make_pools")
+__all__ = ("ProcessRunner", "check_tasks", "kill_all", "leave_process", "make_pools")
 
 
 class ProcessRunner:
     """A slot of the process lane, in the shape that slots know."""
 
-    def __init__(self, slot: ProcessSlot, cancel_grace: float) -> None:
+    def __init__(self, slot: ProcessSlot, cancel_grace: float, problem: ConfigError | None) -> None:
         self._slot = slot
         self._cancel_grace = cancel_grace
+        self._problem = problem
 
     async def run(self, attempt: Attempt) -> Outcome | None:
         """Run the body in the slot's child process."""
+        if self._problem is not None:
+            return Failed(error_info(self._problem))
         return await self._slot.run(attempt)
 
     async def failed(self, attempt: Attempt) -> None:
         """Run the ``failed`` hook in the child."""
+        if self._problem is not None:
+            return
         outcome = attempt.outcome
         error = outcome.error if isinstance(outcome, Failed) else ErrorInfo("JobFailedError", "")
         await self._slot.run_failed(attempt, error, self._cancel_grace)
@@ -56,6 +65,47 @@ class ProcessRunner:
     def kill(self) -> None:
         """End the child at once; from any thread."""
         self._slot.kill()
+
+
+def check_tasks() -> None:
+    """See that process children can import the tasks that are registered for them.
+
+    Raises:
+        TaskDefinitionError: A task cannot be imported.
+    """
+    for definition in registry:
+        if definition.lane is Lane.PROCESS and not definition.is_importable:
+            raise TaskDefinitionError(
+                task=definition.location,
+                problem="a child process cannot import it: move it to module level of a "
+                "module that is not run as a script",
+            )
+
+
+def _problem(app: App[Any]) -> ConfigError | None:
+    """Why no child of this app can come up."""
+    for option, value, thing in (
+        ("lifespan", app.lifespan, app.lifespan), ("codec", app.codec, type(app.codec))
+    ):  # fmt: skip
+        if thing is not None and location(thing) is None:
+            return ConfigError(
+                option=option, value=value,
+                problem="process children cannot import it: define it at module level of a "
+                "module that is not run as a script",
+            )  # fmt: skip
+    return None
+
+
+def location(thing: Any) -> str | None:
+    """``module:qualname`` when that names the very thing in another process, too."""
+    module = getattr(thing, "__module__", None)
+    qualname = getattr(thing, "__qualname__", "<locals>")
+    if module in (None, "__main__"):
+        return None
+    found: Any = sys.modules.get(module)
+    for name in qualname.split("."):
+        found = getattr(found, name, None)
+    return f"{module}:{qualname}" if found is thing else None
 
 
 def make_pools(
@@ -90,15 +140,14 @@ def make_pools(
 
 
 def _process_runner(runtime: Runtime, runners: list[ProcessRunner]) -> ProcessRunner:
-    config, lifespan = runtime.config, runtime.app.lifespan
+    config, app = runtime.config, runtime.app
     settings = ProcessSettings(
-        backend=backend_of(current_token()), cancel_grace=config.cancel_grace,
-        max_jobs=config.process_max_jobs, max_memory=config.process_max_memory,
-        env=config.process_env,
-        lifespan=None if lifespan is None else f"{lifespan.__module__}:{lifespan.__qualname__}",
-        max_result=config.max_result, worker_id=runtime.worker_id,
+        backend=backend_of(current_token()), config=config, worker_id=runtime.worker_id,
+        codec=None if type(app.codec) is MsgpackCodec else location(type(app.codec)),
+        lifespan=None if app.lifespan is None else location(app.lifespan),
     )  # fmt: skip
-    runner = ProcessRunner(ProcessSlot(settings, enqueue=runtime.port.enqueue), config.cancel_grace)
+    slot = ProcessSlot(settings, enqueue=runtime.port.enqueue)
+    runner = ProcessRunner(slot, config.cancel_grace, _problem(app))
     runners.append(runner)
     return runner
 

@@ -78,7 +78,7 @@ class Shutdown:
         for pool in runtime.pools.values():
             pool.release_ready()
         await self._wait_idle(config.grace, self._hurry)
-        running = [a for a in runtime.held.values() if a.began and not a.is_settling]
+        running = [a for a in runtime.held.values() if not a.is_settling]
         for attempt in running:
             attempt.stop(StopReason.SHUTDOWN)
         if running:

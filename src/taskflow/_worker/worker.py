@@ -15,10 +15,15 @@ from anyio import CancelScope
 from anyio.lowlevel import current_token
 
 from taskflow import events
-from taskflow._core.records import Lane
 from taskflow._core.registry import registry
 from taskflow._port.open_apps import enter_context
-from taskflow._worker.assembly import ProcessRunner, kill_all, leave_process, make_pools
+from taskflow._worker.assembly import (
+    ProcessRunner,
+    check_tasks,
+    kill_all,
+    leave_process,
+    make_pools,
+)
 from taskflow._worker.fetcher import Fetcher
 from taskflow._worker.leases import Leases
 from taskflow._worker.maintenance import Maintenance
@@ -27,7 +32,7 @@ from taskflow._worker.runtime import Runtime
 from taskflow._worker.settler import Settler
 from taskflow._worker.shutdown import Shutdown
 from taskflow._worker.wakeups import Wakeups
-from taskflow.errors import ConfigError, TaskDefinitionError
+from taskflow.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -110,13 +115,7 @@ class Worker:
                 problem="a worker of its own cannot see jobs in another process's memory: use "
                 "sqlite:///jobs.db, or run the worker inside the program that dispatches",
             )  # fmt: skip
-        for definition in registry:
-            if definition.lane is Lane.PROCESS and not definition.is_importable:
-                raise TaskDefinitionError(
-                    task=definition.location,
-                    problem="a child process cannot import it: move it to module level of a "
-                    "module that is not run as a script",
-                )
+        check_tasks()
 
     async def _supervise(self, config: Config, state: Any, task_status: TaskStatus[None]) -> None:
         """Services run shielded, so that a cancelled ``run`` still ends in order."""

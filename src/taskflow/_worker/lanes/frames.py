@@ -21,12 +21,13 @@ from taskflow._core.outcomes import (
     Stopped,
 )
 from taskflow._core.records import Enqueued, ErrorInfo, JobSpec, Leased, Progress
+from taskflow.config import Config
 
 __all__ = (
     "Answer",
     "Asked",
     "BadFrameError",
-    "Broken",
+    "Begun",
     "Dispatch",
     "Done",
     "Hook",
@@ -41,7 +42,9 @@ __all__ = (
     "unpack",
 )
 
-HEADER: Final = struct.Struct(">I")
+MAGIC: Final = b"\xc1tf1"
+"""Begins every frame, so that stray bytes are never taken for a length."""
+HEADER: Final = struct.Struct(">4sI")
 MAX_FRAME: Final = 1 << 30
 """Bytes of the largest frame; payloads and results have limits of their own."""
 
@@ -56,10 +59,10 @@ class BadFrameError(Exception):
 class Init(msgspec.Struct, tag=True):
     """The first frame to a child."""
 
-    path: list[str]
     backend: str
+    config: Config
+    codec: str | None
     lifespan: str | None
-    max_result: int
     worker_id: str
 
 
@@ -90,6 +93,12 @@ class Ready(msgspec.Struct, tag=True):
     """The child is up."""
 
 
+class Begun(msgspec.Struct, tag=True):
+    """The child has the job: from here on its death is the job's."""
+
+    key: Key
+
+
 class Report(msgspec.Struct, tag=True):
     """Progress of the running body."""
 
@@ -104,17 +113,11 @@ class Dispatch(msgspec.Struct, tag=True):
 
 
 class Done(msgspec.Struct, tag=True):
-    """The body has ended."""
+    """The body has ended. ``is_spent``: what it raised may have harmed the child, which ends."""
 
     key: Key
     outcome: Completed | Failed | Retried | Snoozed | Discarded | Released | Stopped
-
-
-class Broken(msgspec.Struct, tag=True):
-    """The child cannot run this task at all (it cannot import it)."""
-
-    key: Key
-    error: ErrorInfo
+    is_spent: bool = False
 
 
 class HookDone(msgspec.Struct, tag=True):
@@ -125,7 +128,7 @@ class HookDone(msgspec.Struct, tag=True):
 
 Asked = Init | Run | Hook | Stored
 """Frames to a child."""
-Answer = Ready | Report | Dispatch | Done | Broken | HookDone
+Answer = Ready | Begun | Report | Dispatch | Done | HookDone
 """Frames from a child."""
 
 _encoder = msgspec.msgpack.Encoder()
@@ -134,18 +137,20 @@ _encoder = msgspec.msgpack.Encoder()
 def pack(frame: Asked | Answer) -> bytes:
     """A frame as bytes, with its length in front."""
     body = _encoder.encode(frame)
-    return HEADER.pack(len(body)) + body
+    return HEADER.pack(MAGIC, len(body)) + body
 
 
 def unpack(buffer: bytearray) -> bytes | None:
     """Take one frame's body off the front of a buffer; ``None`` when it is not all there.
 
     Raises:
-        BadFrameError: It says that it is larger than any frame may be.
+        BadFrameError: It is no frame, or says that it is larger than any may be.
     """
+    if not MAGIC.startswith(buffer[: len(MAGIC)]):
+        raise BadFrameError(f"stray bytes: {bytes(buffer[:16])!r}")
     if len(buffer) < HEADER.size:
         return None
-    (size,) = HEADER.unpack_from(buffer)
+    _, size = HEADER.unpack_from(buffer)
     if size > MAX_FRAME:
         raise BadFrameError(f"a frame of {size} bytes")
     end = HEADER.size + size

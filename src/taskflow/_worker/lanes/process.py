@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
 import msgspec
@@ -22,7 +21,7 @@ from taskflow._worker.attempt import StopReason
 from taskflow._worker.lanes.classify import error_info
 from taskflow._worker.lanes.frames import (
     BadFrameError,
-    Broken,
+    Begun,
     Dispatch,
     Done,
     Hook,
@@ -34,12 +33,15 @@ from taskflow._worker.lanes.frames import (
     Stored,
 )
 from taskflow._worker.lanes.process_handle import Child, ChildDiedError
+from taskflow.config import Config
 from taskflow.errors import ProcessDiedError, TaskflowError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from taskflow._worker.attempt import Attempt
+
+Keyed = TypeVar("Keyed", Begun, Done, HookDone)
 
 __all__ = ("ProcessSettings", "ProcessSlot")
 
@@ -55,22 +57,16 @@ class ProcessSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         backend: The kind of event loop for async bodies.
-        cancel_grace: Seconds from SIGTERM to SIGKILL.
-        max_jobs: Jobs after which a child is replaced; 0 for never.
-        max_memory: Bytes of memory above which it is replaced after a job.
-        env: The environment variables that it gets; ``None`` for all.
+        config: The worker's settings; a child gets them without the URL.
+        codec: ``module:qualname`` of the codec's class; ``None`` for the default.
         lifespan: ``module:qualname`` of the app's lifespan.
-        max_result: Bytes that a result may have.
         worker_id: The worker's.
     """
 
     backend: str
-    cancel_grace: float = 5.0
-    max_jobs: int = 1000
-    max_memory: int | None = None
-    env: tuple[str, ...] | None = None
+    config: Config
+    codec: str | None = None
     lifespan: str | None = None
-    max_result: int = 1 << 20
     worker_id: str = ""
 
 
@@ -93,48 +89,53 @@ class ProcessSlot:
 
     async def run(self, attempt: Attempt) -> Outcome:
         """The outcome of the body, whichever way it and its child end."""
-        key = _key(attempt)
+        try:
+            return await self._run(attempt)
+        except BaseException:
+            with CancelScope(shield=True):
+                await self._replace()  # nobody would hear what its body says
+            raise
+
+    async def _run(self, attempt: Attempt) -> Outcome:
         try:
             child = await self._warm()
-            deadline = attempt.job.spec.timeout
-            await child.send(
-                Run(
-                    attempt.job, attempt.definition.location,
-                    None if deadline is None else time.time() + deadline,
-                )
-            )  # fmt: skip
         except ChildDiedError as exc:
-            return await self._not_started(attempt, f"the child did not come up: {exc}")
+            return await self._not_started(attempt, exc)
+        if attempt.stop_reason is not None:
+            return attempt.stop_outcome()
         attempt.begin()
-        frame: Done | Broken | None = None
+        begun: Begun | None = None
+        frame: Done | None = None
         try:
             with attempt.scope:
-                frame = await self._answer(child, attempt, key)
+                await child.send(_order(attempt))
+                begun = await self._until(child, attempt, Begun)
+                frame = await self._until(child, attempt, Done)
         except (ChildDiedError, BadFrameError) as exc:
+            if begun is None:
+                return await self._unfit(attempt, exc)
             return await self._died(exc)
         if frame is None:
-            return await self._stop(child, attempt, key)
-        if isinstance(frame, Broken):
-            attempt.began = False
-            return await self._not_started(attempt, f"{frame.error.type}: {frame.error.message}")
+            return await self._stop(child, attempt)
         self._pause = FIRST_PAUSE
-        await self._recycle(child)
+        await self._recycle(child, frame)
         return frame.outcome
 
     async def run_failed(self, attempt: Attempt, error: ErrorInfo, within: float) -> None:
         """Run the ``failed`` hook in the child; best effort, the child is killed on overrun."""
-        key = _key(attempt)
+        has_ended = False
         try:
-            with anyio.fail_after(within):
+            with anyio.move_on_after(within):
                 child = await self._warm()
                 await child.send(Hook(attempt.job, attempt.definition.location, error))
-                while True:
-                    frame = await self._next(child, attempt)
-                    if isinstance(frame, HookDone) and frame.key == key:
-                        return
-        except (TimeoutError, ChildDiedError, BadFrameError):
-            logger.warning("the `failed` hook of %s did not end", attempt.context.kind)
-            await self._replace()
+                await self._until(child, attempt, HookDone)
+                has_ended = True
+        except (ChildDiedError, BadFrameError):
+            pass
+        finally:
+            if not has_ended:
+                logger.warning("the `failed` hook of %s did not end", attempt.context.kind)
+                await self._replace()
 
     async def aclose(self, grace: float) -> None:
         """End the child."""
@@ -153,22 +154,23 @@ class ProcessSlot:
         if self._child is not None and self._child.returncode is not None:
             await self._replace()
         if self._child is None:
-            settings = self._settings
+            settings, names = self._settings, self._settings.config.process_env
             init = Init(
-                path=list(sys.path), backend=settings.backend, lifespan=settings.lifespan,
-                max_result=settings.max_result, worker_id=settings.worker_id,
+                backend=settings.backend, lifespan=settings.lifespan, worker_id=settings.worker_id,
+                config=settings.config.replace(url=None, driver=None), codec=settings.codec,
             )  # fmt: skip
             env = None
-            if settings.env is not None:
-                env = {name: os.environ[name] for name in settings.env if name in os.environ}
+            if names is not None:
+                env = {name: os.environ[name] for name in names if name in os.environ}
             self._child = await Child.start(init, env)
         return self._child
 
-    async def _answer(self, child: Child, attempt: Attempt, key: Key) -> Done | Broken:
-        """Serve the body until it has ended."""
+    async def _until(self, child: Child, attempt: Attempt, kind: type[Keyed]) -> Keyed:
+        """Serve the body until the child says this of this job."""
+        key = _key(attempt)
         while True:
             frame = await self._next(child, attempt)
-            if isinstance(frame, Done | Broken) and frame.key == key:
+            if isinstance(frame, kind) and frame.key == key:
                 return frame
 
     async def _next(self, child: Child, attempt: Attempt) -> object:
@@ -176,7 +178,8 @@ class ProcessSlot:
         while True:
             frame = await child.receive()
             if isinstance(frame, Report):
-                attempt.report(frame.progress)
+                if frame.key == _key(attempt):  # else from a thread that an earlier body left
+                    attempt.report(frame.progress)
             elif isinstance(frame, Dispatch):
                 await child.send(await self._store(frame))
             else:
@@ -192,17 +195,19 @@ class ProcessSlot:
                 answer.error = f"{type(exc).__name__}: {exc}"
         return answer
 
-    async def _stop(self, child: Child, attempt: Attempt, key: Key) -> Outcome:
+    async def _stop(self, child: Child, attempt: Attempt) -> Outcome:
         """SIGTERM, a grace, SIGKILL; a value that came in time is kept, but not past a timeout."""
-        frame: Done | Broken | None = None
+        frame: Done | None = None
         with CancelScope(shield=True):
             child.terminate()
-            with anyio.move_on_after(self._settings.cancel_grace):
+            until = anyio.current_time() + self._settings.config.cancel_grace
+            with CancelScope(deadline=until):
                 try:
-                    frame = await self._answer(child, attempt, key)
+                    frame = await self._until(child, attempt, Done)
                 except (ChildDiedError, BadFrameError):
                     frame = None
-            await self._replace()
+            left = until - anyio.current_time()
+            await self.aclose(max(left, 0.0) if frame is not None else 0.0)
         kept = attempt.stop_reason in {StopReason.CANCEL, StopReason.SHUTDOWN}
         if kept and isinstance(frame, Done) and isinstance(frame.outcome, Completed):
             return frame.outcome
@@ -215,10 +220,19 @@ class ProcessSlot:
             return Failed(ErrorInfo("BadFrameError", f"the child sent no proper frame: {exc}"))
         return Failed(error_info(ProcessDiedError.of(exc.returncode)))
 
-    async def _not_started(self, attempt: Attempt, problem: str) -> Outcome:
-        """Hand the job back after a pause: no job fails because children cannot start."""
-        logger.error("%s: %s; trying again in %g s", attempt.context.kind, problem, self._pause)
+    async def _unfit(self, attempt: Attempt, exc: Exception) -> Outcome:
+        """Hand the job back that the child did not take: what an earlier body left ended it."""
+        logger.warning("a process child had ended when it was given a job: %s", exc)
+        attempt.began = False
         await self._replace()
+        return Released(started=False)
+
+    async def _not_started(self, attempt: Attempt, error: ChildDiedError) -> Outcome:
+        """Hand the job back after a pause: no job fails because children cannot start."""
+        logger.error(
+            "%s: the child did not come up: %s; trying again in %g s",
+            attempt.context.kind, error, self._pause,
+        )  # fmt: skip
         with attempt.scope:
             await anyio.sleep(self._pause)
         self._pause = min(self._pause * 2, LAST_PAUSE)
@@ -227,14 +241,22 @@ class ProcessSlot:
     async def _replace(self) -> None:
         await self.aclose(0)
 
-    async def _recycle(self, child: Child) -> None:
-        settings = self._settings
+    async def _recycle(self, child: Child, frame: Done) -> None:
+        """End a child that is worn, in order, so that its lifespan has its end."""
+        config = self._settings.config
         child.jobs += 1
-        worn = settings.max_jobs and child.jobs >= settings.max_jobs
-        if worn or (settings.max_memory is not None and child.memory > settings.max_memory):
-            await self._replace()
+        is_worn = frame.is_spent or 0 < config.process_max_jobs <= child.jobs
+        limit = config.process_max_memory
+        if is_worn or (limit is not None and child.memory > limit):
+            await self.aclose(config.cancel_grace)
 
 
 def _key(attempt: Attempt) -> Key:
     token = attempt.job.token
     return token.id, token.delivery
+
+
+def _order(attempt: Attempt) -> Run:
+    timeout = attempt.job.spec.timeout
+    deadline = None if timeout is None else time.time() + timeout
+    return Run(attempt.job, attempt.definition.location, deadline)

@@ -1,4 +1,4 @@
-"""The program that a process child runs: ``python -m taskflow._worker.lanes.process_child``.
+"""The program that a process child runs; ``process_handle`` starts it.
 
 The main thread reads a job, runs it and answers. Sync bodies run on it directly; async bodies on
 an event loop that stays warm in a second thread. SIGTERM stops the body, SIGINT is the parent's
@@ -24,7 +24,6 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from anyio.lowlevel import EventLoopToken, current_token
 
 from taskflow import context as task_context
-from taskflow._core.codec import MsgpackCodec
 from taskflow._core.outcomes import Failed, Released
 from taskflow._port.open_apps import enter_context
 from taskflow._worker.attempt import BodyCancelled
@@ -32,7 +31,7 @@ from taskflow._worker.lanes.classify import classify, error_info
 from taskflow._worker.lanes.frames import (
     Answer,
     Asked,
-    Broken,
+    Begun,
     Done,
     Hook,
     HookDone,
@@ -52,7 +51,7 @@ from taskflow.context import Context
 from taskflow.errors import JobFailedError
 
 if TYPE_CHECKING:
-    from taskflow._core.records import Leased, Progress
+    from taskflow._core.records import ErrorInfo, Leased, Progress
     from taskflow._core.registry import TaskDefinition
 
 __all__ = ("main",)
@@ -68,6 +67,7 @@ class Channel:
         self._sock = sock
         self._buffer = bytearray()
         self._writing = threading.Lock()
+        self.has_hung_up = False
 
     def send(self, frame: Answer) -> None:
         """Send one frame."""
@@ -76,14 +76,20 @@ class Channel:
             self._sock.sendall(data)
 
     def receive(self) -> Asked | None:
-        """The next frame; ``None`` when the parent has hung up."""
-        while (body := unpack(self._buffer)) is None:
+        """The next frame; ``None`` when the parent or ``hang_up`` has hung up."""
+        while (body := unpack(self._buffer)) is None or self.has_hung_up:
             chunk = self._sock.recv(65_536)
             if not chunk:
                 return None
             self._buffer += chunk
         frame: Asked = _decoder.decode(body)
         return frame
+
+    def hang_up(self) -> None:
+        """Have ``receive`` say that the parent has hung up; for a signal handler."""
+        self.has_hung_up = True
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RD)
 
 
 class Body:
@@ -119,12 +125,14 @@ class Body:
 class Server:
     """Runs jobs one after another until the parent hangs up."""
 
-    def __init__(self, channel: Channel, init: Init, portal: BlockingPortal, app: App[Any]) -> None:
+    def __init__(self, channel: Channel, init: Init, portal: BlockingPortal) -> None:
         self._channel = channel
         self._init = init
         self._portal = portal
-        self._app = app
-        self._codec = MsgpackCodec()
+        self._driver = ParentDriver(channel.send, channel.receive)
+        codec = None if init.codec is None else load(init.codec)()
+        self._app: App[Any] = App(init.config, driver=self._driver, codec=codec)
+        self._codec = self._app.codec
         self._state: Any = None
         self._body: Body | None = None
         self._last: tuple[Key, Exception] | None = None
@@ -142,40 +150,51 @@ class Server:
         """Until the parent hangs up."""
         self._channel.send(Ready())
         while (frame := self._channel.receive()) is not None:
-            if isinstance(frame, Run):
-                self._channel.send(self._run(frame))
-            elif isinstance(frame, Hook):
-                self._hook(frame)
+            if not isinstance(frame, Run | Hook):
+                continue
+            key = (frame.job.token.id, frame.job.token.delivery)
+            self._body = body = Body(self._channel, key)
+            with self._driver.while_body_runs():
+                if isinstance(frame, Run):
+                    reply = self._run(frame, body, key)
+                else:
+                    reply = self._hook(frame, body, key)
             self._body = None
+            self._channel.send(reply)
+            if body.is_cancelled:
+                return
 
     def _on_sigterm(self, *_: object) -> None:
         if self._body is None:
-            sys.exit(0)
-        self._body.stop()
+            self._channel.hang_up()  # and leave in order: the lifespan has its end
+        else:
+            self._body.stop()
 
-    def _run(self, frame: Run) -> Answer:
-        key = (frame.job.token.id, frame.job.token.delivery)
+    def _run(self, frame: Run, body: Body, key: Key) -> Answer:
+        self._last = None
+        self._channel.send(Begun(key))
         try:
             definition: TaskDefinition = load(frame.location).__taskflow__
-        except Exception as exc:
-            return Broken(key, error_info(exc))
+        except BaseException as exc:
+            return Done(key, _unloadable(frame.location, exc), is_spent=True)
         try:
             payload = self._codec.decode(frame.job.spec.payload, definition.payload)
         except Exception as exc:
             return Done(key, Failed(error_info(exc)))
-        self._body = body = Body(self._channel, key)
         context = self._context(frame.job, body, frame.deadline)
         try:
             value = self._call(definition.is_async, context, body, definition.run, payload)
         except BodyCancelled:
-            return Done(key, Released(started=True))
-        except BaseException as exc:
-            if isinstance(exc, Exception):
-                self._last = (key, exc)
+            return Done(key, Released(started=True), is_spent=True)
+        except Exception as exc:
+            self._last = (key, exc)
             outcome: Any = classify(definition, payload, exc)
-            return Done(key, outcome)
-        result: Any = encode_result(self._codec, definition, value, self._init.max_result)
-        return Done(key, result)
+            return Done(key, outcome, is_spent=body.is_cancelled)
+        except BaseException as exc:
+            outcome = classify(definition, payload, exc)
+            return Done(key, outcome, is_spent=True)
+        outcome = encode_result(self._codec, definition, value, self._init.config.max_result)
+        return Done(key, outcome, is_spent=body.is_cancelled)
 
     def _context(self, job: Leased, body: Body, deadline: float | None) -> contextvars.Context:
         """A fresh context in which ``current()`` and ``dispatch()`` work."""
@@ -198,6 +217,7 @@ class Server:
             return value
         body.is_in_main = True
         try:
+            body.check_cancelled()  # it may have been told before it began
             return context.run(function, *args)
         finally:
             body.is_in_main = False
@@ -218,21 +238,16 @@ class Server:
         finally:
             body.scope = body.loop = None
 
-    def _hook(self, frame: Hook) -> None:
-        key = (frame.job.token.id, frame.job.token.delivery)
-        self._body = body = Body(self._channel, key)
+    def _hook(self, frame: Hook, body: Body, key: Key) -> Answer:
         with suppress(BaseException):  # best effort; the parent knows no better either
             definition: TaskDefinition = load(frame.location).__taskflow__
             payload = self._codec.decode(frame.job.spec.payload, definition.payload)
-            error: Exception = JobFailedError(
-                job_id=key[0], reason="failed", type=frame.error.type,
-                message=frame.error.message, traceback=frame.error.traceback,
-            )  # fmt: skip
-            if self._last is not None and self._last[0] == key:
-                error = self._last[1]
+            whose, error = self._last or (None, None)
+            if error is None or whose != key:
+                error = _error(key, frame.error)
             context = self._context(frame.job, body, None)
             self._call(definition.is_async, context, body, definition.failed, payload, error)
-        self._channel.send(HookDone(key))
+        return HookDone(key)
 
 
 def load(location: str) -> Any:
@@ -244,6 +259,23 @@ def load(location: str) -> Any:
     return found
 
 
+def _error(key: Key, info: ErrorInfo) -> Exception:
+    """What a hook is called with when the body ended in another process, or was ended."""
+    if info.type == "TimeoutError":
+        return TimeoutError(info.message)
+    return JobFailedError(
+        job_id=key[0], reason="failed", type=info.type, message=info.message,
+        traceback=info.traceback,
+    )  # fmt: skip
+
+
+def _unloadable(location: str, error: BaseException) -> Failed:
+    """A failed attempt, so that somebody hears of it; the next deploy may do better."""
+    info = error_info(error)
+    message = f"a process child cannot import {location}: {info.message}"
+    return Failed(msgspec.structs.replace(info, message=message))
+
+
 def _die_with(parent: int) -> None:
     """Be killed when the parent dies, also inside C code that holds the GIL."""
     if sys.platform == "linux":
@@ -252,25 +284,24 @@ def _die_with(parent: int) -> None:
         os._exit(0)  # it died before we could ask
 
 
-def main() -> None:
-    """Run until the parent hangs up."""
-    fd, parent = int(sys.argv[1]), int(sys.argv[2])
+def main(fd: int, parent: int) -> None:
+    """Run until the parent hangs up.
+
+    Args:
+        fd: The child's end of the socket.
+        parent: The process that must be the parent.
+    """
     _die_with(parent)
     os.set_inheritable(fd, False)  # what a body starts must not keep the line open
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     channel = Channel(socket.socket(fileno=fd))
     init = channel.receive()
-    assert isinstance(init, Init)
-    sys.path[:] = init.path
+    if not isinstance(init, Init):
+        return  # the parent has hung up already
     with ExitStack() as stack:
         portal = stack.enter_context(start_blocking_portal(init.backend))
-        app: App[Any] = App(driver=ParentDriver(channel.send, channel.receive))
-        server = Server(channel, init, portal, app)
+        server = Server(channel, init, portal)
         server.open(stack)
         with suppress(BrokenPipeError, ConnectionResetError):
             server.serve()
-
-
-if __name__ == "__main__":
-    main()

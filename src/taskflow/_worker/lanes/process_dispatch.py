@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import anyio.to_thread
@@ -12,7 +13,7 @@ from taskflow.abc import Driver
 from taskflow.errors import DriverError, DriverUnavailableError, UnsupportedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from taskflow._core.records import (
         Change,
@@ -43,9 +44,25 @@ class ParentDriver(Driver):
         self._send = send
         self._receive = receive
         self._asking = threading.Lock()
+        self._is_open = False
+
+    @contextmanager
+    def while_body_runs(self) -> Iterator[None]:
+        """Take jobs inside; leaving waits for the last answer.
+
+        What a body left behind in threads may ask no more: it would read the next job's frames.
+        """
+        self._is_open = True
+        try:
+            yield
+        finally:
+            with self._asking:
+                self._is_open = False
 
     def _ask(self, jobs: list[JobSpec]) -> list[Enqueued]:
         with self._asking:
+            if not self._is_open:
+                raise self._refused("dispatch() after the body has ended")
             self._send(Dispatch(jobs))
             answer = self._receive()
         if not isinstance(answer, Stored):

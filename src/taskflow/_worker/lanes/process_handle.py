@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -29,25 +30,39 @@ REAP_TIMEOUT: Final = 5.0
 """Seconds that a killed child may take to be gone."""
 CHUNK: Final = 65_536
 
+PROGRAM: Final = (
+    "import sys; fd, parent, *sys.path[:] = sys.argv[1:]; "
+    "from taskflow._worker.lanes.process_child import main; main(int(fd), int(parent))"
+)
+"""The parent's ``sys.path`` holds from the first import: ``-m`` would put the folder first."""
+
 _decoder = msgspec.msgpack.Decoder(Answer)
 
 
 class ChildDiedError(Exception):
-    """The child is gone or talks nonsense; ``returncode`` as ``Popen`` has it."""
+    """The child is gone or never was; ``returncode`` as ``Popen`` has it."""
 
-    def __init__(self, returncode: int | None) -> None:
+    def __init__(self, returncode: int | None, problem: str = "") -> None:
         self.returncode = returncode
-        super().__init__(f"return code {returncode}")
+        super().__init__(problem or f"return code {returncode}")
 
 
 class Child:
     """A started child. Used by one slot at a time; ``kill`` may be called from any thread."""
 
-    def __init__(self, process: subprocess.Popen[bytes], stream: UNIXSocketStream) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], sock: socket.socket, stream: UNIXSocketStream
+    ) -> None:
         self._process = process
+        self._socket = sock
         self._stream = stream
         self._buffer = bytearray()
         self._pidfd = os.pidfd_open(process.pid) if hasattr(os, "pidfd_open") else None
+        self._either: select.epoll | None = None
+        if self._pidfd is not None:
+            self._either = select.epoll()
+            self._either.register(self._pidfd, select.EPOLLIN)
+            self._either.register(sock, select.EPOLLIN)
         self.jobs = 0
 
     @classmethod
@@ -59,18 +74,8 @@ class Child:
         Raises:
             ChildDiedError: It did not come up.
         """
-        ours, theirs = socket.socketpair()
-        with theirs:
-            process = subprocess.Popen(  # noqa: S603, ASYNC220 - our own module; see above
-                [
-                    sys.executable, "-m", "taskflow._worker.lanes.process_child",
-                    str(theirs.fileno()), str(os.getpid()),
-                ],
-                start_new_session=True, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL,
-                env=None if env is None else dict(env),
-            )  # fmt: skip
-        ours.setblocking(False)
-        child = cls(process, await UNIXSocketStream.from_socket(ours))
+        with CancelScope(shield=True):
+            child = await cls._spawn(env)
         try:
             with anyio.fail_after(START_TIMEOUT):
                 await child.send(init)
@@ -83,6 +88,33 @@ class Child:
             await child.end()
             raise
         return child
+
+    @classmethod
+    async def _spawn(cls, env: Mapping[str, str] | None) -> Self:
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as exc:
+            raise ChildDiedError(None, str(exc)) from exc
+        try:
+            with theirs:
+                process = subprocess.Popen(  # noqa: S603, ASYNC220 - our own program; see start
+                    [
+                        sys.executable, "-c", PROGRAM, str(theirs.fileno()), str(os.getpid()),
+                        *sys.path,
+                    ],
+                    start_new_session=True, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL,
+                    env=None if env is None else dict(env),
+                )  # fmt: skip
+        except OSError as exc:
+            ours.close()
+            raise ChildDiedError(None, str(exc)) from exc
+        try:
+            ours.setblocking(False)
+            return cls(process, ours, await UNIXSocketStream.from_socket(ours))
+        except OSError as exc:
+            ours.close()
+            process.kill()
+            raise ChildDiedError(process.wait(), str(exc)) from exc
 
     @property
     def pid(self) -> int:
@@ -122,6 +154,7 @@ class Child:
             BadFrameError: It talks nonsense.
         """
         while (body := unpack(self._buffer)) is None:
+            await self._readable()
             try:
                 self._buffer += await self._stream.receive(CHUNK)
             except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
@@ -131,6 +164,18 @@ class Child:
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as exc:
             raise BadFrameError(str(exc)) from exc
         return frame
+
+    async def _readable(self) -> None:
+        """Return when there is something to read or the child is dead.
+
+        What it forked may keep the line open; what was written before can still be read.
+        """
+        if self._either is None:
+            return
+        await anyio.wait_readable(self._either)
+        if self.returncode is not None:
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RD)
 
     async def _gone(self) -> int | None:
         """Its return code, a moment after it hung up; one that lives on without us is ended."""
@@ -152,11 +197,7 @@ class Child:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
 
-    async def wait_gone(self) -> None:
-        """Return when the process has ended."""
-        await self._wait(None)
-
-    async def _wait(self, seconds: float | None) -> None:
+    async def _wait(self, seconds: float) -> None:
         with anyio.move_on_after(seconds):
             while self.returncode is None:
                 if self._pidfd is None:
@@ -173,9 +214,10 @@ class Child:
                 await self._wait(grace)
             self._kill_group()
             await self._wait(REAP_TIMEOUT)
-            if self._pidfd is not None:
+            if self._either is not None and self._pidfd is not None:
+                self._either.close()
                 os.close(self._pidfd)
-                self._pidfd = None
+                self._either = self._pidfd = None
 
     def _kill_group(self) -> None:
         """What the child started goes with it, also when it has ended by itself."""
