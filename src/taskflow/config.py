@@ -161,12 +161,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = None
     stall: Annotated[
-        Literal["exit", "log"],
+        Literal["exit", "log"] | None,
         Option(
-            help="What a stalled worker does beside: end its process with code 70, or only log.",
+            help="What a stalled worker does beside: end its process with code 70, or only log. "
+            "Default: exit when it was started by the command line, else log.",
             worker=True,
         ),
-    ] = "log"
+    ] = None
     max_crashes: Annotated[
         int,
         Option(help="Workers that may die under a job before it is failed.", least=0, worker=True),

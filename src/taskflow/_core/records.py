@@ -416,9 +416,10 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Fetched(msgspec.Struct, frozen=True, kw_only=True):
-    """A record and, for a completed job whose result is kept, the encoded result."""
+    """A record, the encoded payload and, where it is kept, the encoded result."""
 
     record: JobRecord
+    payload: bytes = b""
     result: bytes | None = None
 
 

@@ -47,14 +47,21 @@ class Leases:
         runtime: The worker's state.
         backend: The kind of event loop for the thread: the worker's own.
         kill_children: Ends the process children at once, from any thread.
+        owns_process: A stall ends the process, when the settings do not say.
+        as_task: Run on the worker's own loop, without a thread: for simulations in virtual time.
     """
 
-    def __init__(self, runtime: Runtime, *, backend: str, kill_children: Any) -> None:
+    def __init__(
+        self, runtime: Runtime, *, backend: str, kill_children: Any, owns_process: bool,
+        as_task: bool = False,
+    ) -> None:  # fmt: skip
         self._runtime = runtime
+        self._as_task = as_task
         self._backend = backend
         self._kill_children = kill_children
         self._timing = runtime.port.timing
         self._max_stall = runtime.config.max_stall or 5 * runtime.config.lease
+        self._stall = runtime.config.stall or ("exit" if owns_process else "log")
         self._loop: EventLoopToken | None = None
         self._beat_loop: EventLoopToken | None = None
         self._nudge: anyio.Event | None = None
@@ -71,6 +78,10 @@ class Leases:
         """Start the thread; stop and join it when cancelled."""
         self._loop = current_token()
         ready, ended = anyio.Event(), anyio.Event()
+        if self._as_task:
+            task_status.started()
+            await self._main(ready)
+            return
         failure: list[BaseException] = []
         thread = threading.Thread(
             target=self._thread, args=(ready, ended, failure), name="taskflow-leases", daemon=True
@@ -269,7 +280,7 @@ class Leases:
                 kinds=tuple(a.context.kind for a in kinds),
             )
         )  # fmt: skip
-        if runtime.config.stall == "exit":
+        if self._stall == "exit":
             self._kill_children()
             logging.shutdown()
             sys.stderr.flush()

@@ -59,7 +59,8 @@ class Worker:
         queues: The most important first. Default: ``default``, every queue that a registered
             task names, then every other queue with due jobs.
         concurrency: Jobs running at one time over all lanes.
-        handle_signals: Let SIGTERM and SIGINT begin a shutdown; only on the main thread.
+        handle_signals: The process is this worker's own: SIGTERM and SIGINT begin a shutdown, and
+            a stalled event loop ends it (see ``Config.stall``); only on the main thread.
         flags: Options that stand above keywords, environment and files, as a command line gives.
         options: Any option of ``Config`` by name.
     """
@@ -77,6 +78,7 @@ class Worker:
         self._shutdown: Shutdown | None = None
         self.worker_id = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self.exit_code = 0
+        self._beats_as_task = False  # the simulator sets it: virtual time has one thread
 
     def __repr__(self) -> str:
         return f"<Worker {self.worker_id}>"
@@ -165,7 +167,8 @@ class Worker:
         """Start the services in the order in which they need each other."""
         leases = Leases(
             runtime, backend=backend_of(current_token()),
-            kill_children=partial(kill_all, runners),
+            kill_children=partial(kill_all, runners), owns_process=self._handle_signals,
+            as_task=self._beats_as_task,
         )  # fmt: skip
         for run in (settler.run, leases.run, Maintenance(runtime).run):
             await services.start(run)

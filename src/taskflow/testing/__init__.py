@@ -5,5 +5,6 @@
 """
 
 from taskflow.testing.clock import VirtualClock
+from taskflow.testing.worker import assert_dispatched, dispatched, drain
 
-__all__ = ("VirtualClock",)
+__all__ = ("VirtualClock", "assert_dispatched", "dispatched", "drain")

@@ -219,6 +219,7 @@ class Bench:
             apart = abs(micros(fetched.record.due_at) - job.due)
             if apart > SLACK * MICRO:
                 self.agree(f"job {job.spec.id}: due (µs)", micros(fetched.record.due_at), job.due)
+        self.agree(f"job {job.spec.id}: payload", fetched.payload, job.spec.payload)
         if Capability.RESULTS in self.driver.capabilities:
             self.agree(f"job {job.spec.id}: result", fetched.result, job.result)
 

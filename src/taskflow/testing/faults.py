@@ -8,7 +8,7 @@ from __future__ import annotations
 import types
 from collections import Counter
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from anyio import CancelScope
 from anyio.lowlevel import checkpoint
@@ -57,7 +57,6 @@ class Fault(StrEnum):
     """It is cancelled at one of its checkpoints: applied as a whole or not at all."""
 
 
-@final
 class FaultyDriver(Driver):
     """A driver with faults.
 

@@ -157,7 +157,7 @@ class MemoryStore:
         """Read."""
         with self._step() as (tables, _):
             return [
-                Fetched(record=row.record(), result=row.result)
+                Fetched(record=row.record(), payload=row.spec.payload, result=row.result)
                 if (row := tables.rows.get(job_id)) is not None
                 else None
                 for job_id in ids

@@ -84,7 +84,7 @@ def fetched(row: tuple[Any, ...], finished_at: int | None, result: bytes | None)
         progress=None if progress is None else _progress.decode(progress),
         error=None if error is None else _error.decode(error),
     )  # fmt: skip
-    return Fetched(record=record, result=result)
+    return Fetched(record=record, payload=spec.payload, result=result)
 
 
 def _at(us: int) -> Any:
