@@ -7,6 +7,8 @@ import os
 import pytest
 from hypothesis import Phase, settings
 
+pytest_plugins = ["pytester"]
+
 # No explain phase: it traces every line, at many times the cost of the test itself.
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate, Phase.target, Phase.shrink)
 

@@ -14,7 +14,7 @@ from taskflow._cli.errors import FAILURE, CommandError
 from taskflow.app import App
 from taskflow.config import project_table
 
-__all__ = ("find_app",)
+__all__ = ("find_app", "find_object")
 
 
 def find_app(path: str | None, folder: str) -> App[Any]:
@@ -29,13 +29,22 @@ def find_app(path: str | None, folder: str) -> App[Any]:
             "which app? Give it as in `taskflow run worker jobs:app`, in TASKFLOW_APP, or in "
             "pyproject.toml as [tool.taskflow] app"
         )
-    module_name, _, attribute = str(path).partition(":")
-    if not module_name or not all(part.isidentifier() for part in module_name.split(".")):
-        raise CommandError(f"{path!r} is no app path: expected module:attribute, as in jobs:app")
-    found = _attribute(_module(module_name, folder), attribute or "app", str(path))
+    found = find_object(str(path), folder, default="app")
     if not isinstance(found, App):
         raise CommandError(f"{path!r} is a {type(found).__name__}, not an App")
     return found
+
+
+def find_object(path: str, folder: str, *, default: str = "") -> Any:
+    """What stands at ``module:attribute``; ``default`` is the attribute when the path names none.
+
+    Raises:
+        CommandError: It cannot be found; says where it was looked for and why not.
+    """
+    module_name, _, attribute = path.partition(":")
+    if not module_name or not all(part.isidentifier() for part in module_name.split(".")):
+        raise CommandError(f"{path!r} is no path: expected module:attribute, as in jobs:app")
+    return _attribute(_module(module_name, folder), attribute or default, path)
 
 
 def _module(name: str, folder: str) -> Any:

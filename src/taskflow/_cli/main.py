@@ -67,6 +67,40 @@ def demo(backend: str, verbose: bool) -> None:
         sys.exit(run_demo(backend))
 
 
+@cli.group()
+def driver() -> None:
+    """Tools for authors of drivers."""
+
+
+@driver.command()
+@click.argument("path", metavar="MODULE:FUNCTION")
+@click.option("--app-dir", default=".", show_default=True, help="Where the module is.")
+@click.option("--level", type=click.Choice(["storage", "full"]), default="full",
+              show_default=True, help="Level 1 only, or by declared capabilities.")  # fmt: skip
+@click.option("--seed", default=0, show_default=True, help="Replays the same programs.")
+@click.option("--backend", type=click.Choice(["asyncio", "trio"]), default="asyncio",
+              show_default=True, help="The event loop to run on.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the report for programs.")
+@click.option("-v", "--verbose", is_flag=True, help="Tracebacks of errors.")
+def check(
+    path: str, app_dir: str, level: str, seed: int, backend: str, as_json: bool, verbose: bool
+) -> None:
+    """Hold a driver to the contract.
+
+    MODULE:FUNCTION takes a clock and returns an async context manager around an open driver on an
+    empty store. Needs the extra `testing`.
+    """
+    from taskflow._cli import driver_check
+
+    with reporting(verbose):
+        sys.exit(
+            driver_check.check(
+                path, app_dir, level=level, seed=seed, backend=backend, as_json=as_json,
+                verbose=verbose,
+            )
+        )
+
+
 def main() -> None:
     """The entry point of ``taskflow`` and ``python -m taskflow``."""
     cli()

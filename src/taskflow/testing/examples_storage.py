@@ -56,7 +56,7 @@ async def any_bytes_any_names(bench: Bench) -> None:
 @check()
 async def same_call_again(bench: Bench) -> None:
     """Enqueueing the same jobs again changes nothing; other content under an id is a conflict."""
-    specs = [spec_of("a"), spec_of("b", priority=1)]
+    specs = [spec_of("a"), spec_of("b", tags={"x": "y", "a": "b"})]
     await bench.enqueue(specs)
     await bench.enqueue(specs)
     await bench.enqueue([spec_of("a", payload=b"\x81")])

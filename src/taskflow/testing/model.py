@@ -148,15 +148,12 @@ class Model:
 
     def claim(self, request: Claim, now: int) -> list[ModelJob]:
         """The jobs that a claim must hand out, in order."""
-        held = [
-            job for job in self.jobs.values()
-            if job.state is JobState.RUNNING and job.request_id == request.request_id
-        ]  # fmt: skip
+        held = self._held(request.request_id)
         until = Timing(request.lease).expires(now)
         if held:
             for job in held:
                 job.lease_until = max(job.lease_until, until)
-            return self._in_order(held, request)
+            return held
         self.catch_up(now)
         picked = self._pick(request)
         for job in picked:
@@ -166,6 +163,16 @@ class Model:
             job.request_id, job.worker_id = request.request_id, request.worker_id
             job.lease_until, job.started_at = until, now
         return picked
+
+    def is_held(self, request_id: str) -> bool:
+        """Jobs are held under this request: the same claim gets those again."""
+        return bool(self._held(request_id))
+
+    def _held(self, request_id: str) -> list[ModelJob]:
+        return [
+            job for job in self.jobs.values()
+            if job.state is JobState.RUNNING and job.request_id == request_id
+        ]  # fmt: skip
 
     def _pick(self, request: Claim) -> list[ModelJob]:
         free = {lane: room.free for lane, room in request.rooms.items()}

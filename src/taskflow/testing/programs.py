@@ -84,8 +84,10 @@ class Program:
         commands: list[Callable[[], Awaitable[object]]] = [
             self._enqueue, self._enqueue, self._claim, self._claim, self._claim_again,
             self._settle, self._settle, self._settle, self._settle_again, self._extend,
-            self._shift, self._shift, self._crash, self._enqueue_again, self._prune,
+            self._shift, self._shift, self._crash, self._enqueue_again,
         ]  # fmt: skip
+        if self._bench.can(Capability.FETCH):
+            commands.append(self._prune)
         if self._bench.can(Capability.CANCEL):
             commands += [self._cancel, self._cancel, self._replay, self._replay, self._purge]
         if self._bench.can(Capability.PAUSE):

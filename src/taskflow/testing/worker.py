@@ -86,7 +86,9 @@ async def _all(app: App[Any]) -> list[JobRecord]:
             return records[::-1]
 
 
-async def dispatched(app: App[Any], task: type[T] | TaskFunction[..., Any], **fields: Any) -> list[T]:
+async def dispatched(
+    app: App[Any], task: type[T] | TaskFunction[..., Any], **fields: Any
+) -> list[T]:
     """The payloads of all stored jobs of a task whose fields have these values.
 
     Args:
@@ -117,7 +119,11 @@ async def _payload(app: App[Any], record: JobRecord, definition: Any) -> Any:
 
 
 async def assert_dispatched(
-    app: App[Any], task: type[T] | TaskFunction[..., Any], *, times: int | None = None, **fields: Any
+    app: App[Any],
+    task: type[T] | TaskFunction[..., Any],
+    *,
+    times: int | None = None,
+    **fields: Any,
 ) -> list[T]:
     """Fail unless such a job was dispatched.
 
