@@ -61,17 +61,36 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     url: Annotated[
         str | None,
         Option(
-            help="Where jobs are stored: memory://, sqlite:///file.db. Default: ./taskflow.db.",
+            help="Where jobs are stored: memory://, sqlite:///file.db, postgresql://user@host/db. "
+            "Default: ./taskflow.db.",
             secret=True,
         ),
     ] = None
     driver: Annotated[
-        Literal["memory", "sqlite"] | None, Option(help="The kind of store, when there is no URL.")
+        Literal["memory", "sqlite", "postgres"] | None, Option(help="The kind of store, when there is no URL.")
     ] = None
     sqlite_queue_table: Annotated[str, Option(help="Name of the table of jobs.")] = "taskflow_jobs"
     sqlite_dead_letter_table: Annotated[str, Option(help="Name of the table of failed jobs.")] = (
         "taskflow_dead"
     )
+    postgres_dsn: Annotated[
+        str | None, Option(help="The PostgreSQL store's URL, when there is no URL.", secret=True)
+    ] = None
+    postgres_queue_table: Annotated[
+        str, Option(help="Name of the table of jobs: table, or schema.table.")
+    ] = "task_queue"
+    postgres_dead_letter_table: Annotated[
+        str, Option(help="Name of the table of failed jobs: table, or schema.table.")
+    ] = "dead_letter_queue"
+    postgres_min_pool_size: Annotated[
+        int, Option(help="Connections that are kept when they are idle.", least=0)
+    ] = 10
+    postgres_max_pool_size: Annotated[
+        int, Option(help="Connections that are opened at most, as they are needed.", least=1)
+    ] = 10
+    postgres_statement_cache_size: Annotated[
+        int, Option(help="Prepared statements a connection; 0 behind a pooler.", least=0)
+    ] = 100
     default_queue: Annotated[str, Option(help="The queue of tasks that name none.")] = "default"
     max_attempts: Annotated[
         int, Option(help="Runs of a job at most, the first included.", least=1)
@@ -445,7 +464,9 @@ def _unknown(source: str, name: str, value: object) -> ConfigError:
     return ConfigError(option=source, value=None, problem=f"there is no such option{hint}")
 
 
-SCHEMES: Final = {"memory": "memory", "sqlite": "sqlite"}
+SCHEMES: Final = {
+    "memory": "memory", "sqlite": "sqlite", "postgresql": "postgres", "postgres": "postgres",
+}  # fmt: skip
 """URL schemes of this version and the driver that each picks."""
 
 

@@ -28,10 +28,10 @@ def driver_for(config: Config, *, clock: Clock | None = None) -> Driver:
     Raises:
         ConfigError: The URL cannot be used.
     """
-    url = config.url
-    if url is None:
-        url = "memory://" if config.driver == "memory" else f"sqlite:///{DEFAULT_FILE}"
+    url = _url_of(config)
     parts = urlsplit(url)
+    if SCHEMES.get(parts.scheme) == "postgres":
+        return _postgres(url, config, clock)
     if SCHEMES[parts.scheme] == "memory":
         from taskflow.drivers.memory import MemoryDriver
 
@@ -46,4 +46,36 @@ def driver_for(config: Config, *, clock: Clock | None = None) -> Driver:
     return SqliteDriver(
         Path(unquote(parts.path[1:])), clock=clock, queue_table=config.sqlite_queue_table,
         dead_letter_table=config.sqlite_dead_letter_table,
+    )  # fmt: skip
+
+
+def _url_of(config: Config) -> str:
+    if config.url is not None:
+        return config.url
+    if config.driver == "memory":
+        return "memory://"
+    if config.driver == "postgres" or (config.driver is None and config.postgres_dsn is not None):
+        return config.postgres_dsn or "postgresql://"
+    return f"sqlite:///{DEFAULT_FILE}"
+
+
+def _postgres(url: str, config: Config, clock: Clock | None) -> Driver:
+    try:
+        from taskflow.drivers.postgres import PostgresDriver
+    except ModuleNotFoundError as exc:
+        raise _no_client("postgres", url, exc) from exc
+    return PostgresDriver(
+        url, queue_table=config.postgres_queue_table,
+        dead_letter_table=config.postgres_dead_letter_table,
+        min_pool_size=config.postgres_min_pool_size, max_pool_size=config.postgres_max_pool_size,
+        statement_cache_size=config.postgres_statement_cache_size,
+        call_timeout=config.call_timeout,
+        clock_offset=lambda: float(getattr(clock, "offset", 0.0)),
+    )  # fmt: skip
+
+
+def _no_client(extra: str, url: str, missing: ModuleNotFoundError) -> ConfigError:
+    return ConfigError(
+        option="url", value=redact(url),
+        problem=f"{missing.name} is not installed: pip install taskflow-anyio[{extra}]",
     )  # fmt: skip
