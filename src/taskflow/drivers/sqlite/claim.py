@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from taskflow._core.records import MICRO, Claim, Claimed, Lane, Leased, Timing
 from taskflow._core.states import Event, JobState, after
 from taskflow.drivers.sqlite import rows
+from taskflow.drivers.sqlite.ending import release_successors
 from taskflow.drivers.sqlite.leases import SWEEP, end_dead_leases, lapse
 from taskflow.drivers.sqlite.queues import next_due, ready_queues, stage
 from taskflow.drivers.sqlite.tx import listed
@@ -42,13 +43,14 @@ def claim(tx: Tx, request: Claim) -> Claimed:
     """Lease the most urgent jobs; see ``Driver.claim``."""
     again = _held_already(tx, request)
     if again:
-        return Claimed(jobs=again, next_due_in=_next_due_in(tx, request))
+        return Claimed(jobs=again, next_due_in=_next_due_in(tx, request), now=tx.now)
     stage(tx, SWEEP)
     end_dead_leases(tx, SWEEP)
     lapse(tx, SWEEP)
+    release_successors(tx)
     picked = _pick(tx, request)
     jobs = _take(tx, request, picked)
-    return Claimed(jobs=jobs, next_due_in=_next_due_in(tx, request))
+    return Claimed(jobs=jobs, next_due_in=_next_due_in(tx, request), now=tx.now)
 
 
 def _held_already(tx: Tx, request: Claim) -> list[Leased]:

@@ -11,6 +11,7 @@ import anyio
 import anyio.to_thread
 
 from taskflow.abc import Capability, Driver, Facts
+from taskflow.drivers.sqlite import people
 from taskflow.drivers.sqlite.claim import claim
 from taskflow.drivers.sqlite.clock import SystemClock
 from taskflow.drivers.sqlite.connection import Place
@@ -29,6 +30,7 @@ from taskflow.errors import ConfigError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from taskflow._core.queries import JobQuery, Page, QueueStats, Replayed
     from taskflow._core.records import (
         Cancelled,
         Change,
@@ -100,8 +102,9 @@ class SqliteDriver(Driver):
     name: ClassVar[str] = DRIVER
     capabilities: ClassVar[frozenset[Capability]] = frozenset(
         {
-            Capability.FETCH, Capability.CANCEL, Capability.PRIORITY, Capability.UNIQUE,
-            Capability.RESULTS, Capability.NOTIFY,
+            Capability.FETCH, Capability.LIST, Capability.COUNTS, Capability.CANCEL,
+            Capability.PAUSE, Capability.PRIORITY, Capability.UNIQUE, Capability.RESULTS,
+            Capability.FLOWS, Capability.NOTIFY,
         }
     )  # fmt: skip
     facts: ClassVar[Facts] = Facts()
@@ -201,6 +204,34 @@ class SqliteDriver(Driver):
     async def fetch(self, ids: Sequence[str]) -> list[Fetched | None]:
         """See ``Driver.fetch``."""
         return await self._opened.call(lambda tx: fetch(tx, ids), writes=False)
+
+    async def replay(self, ids: Sequence[str]) -> list[Replayed]:
+        """See ``Driver.replay``."""
+        return await self._opened.call(lambda tx: people.replay(tx, ids))
+
+    async def purge(self, queue: str) -> int:
+        """See ``Driver.purge``."""
+        return await self._opened.call(lambda tx: people.purge(tx, queue))
+
+    async def pause(self, queues: Sequence[str]) -> None:
+        """See ``Driver.pause``."""
+        await self._opened.call(lambda tx: people.pause(tx, queues))
+
+    async def resume(self, queues: Sequence[str]) -> None:
+        """See ``Driver.resume``."""
+        await self._opened.call(lambda tx: people.resume(tx, queues))
+
+    async def list_jobs(self, query: JobQuery) -> Page:
+        """See ``Driver.list_jobs``."""
+        return await self._opened.call(lambda tx: people.list_jobs(tx, query), writes=False)
+
+    async def stats(self) -> list[QueueStats]:
+        """See ``Driver.stats``."""
+        return await self._opened.call(people.stats)
+
+    async def prune(self, limit: int, keep: float) -> int:
+        """See ``Driver.prune``."""
+        return await self._opened.call(lambda tx: people.prune(tx, limit, keep))
 
     async def wait(self, request: Wait) -> Wake:
         """See ``Driver.wait``; a wake from another process takes a few milliseconds."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from taskflow._core.flows import CALL_EDGES, SKIPPED
 from taskflow._core.states import Event, JobState, after, sources_of
+from taskflow.drivers.sqlite.flows import sync, sync_next
 from taskflow.drivers.sqlite.tx import listed
 
 if TYPE_CHECKING:
@@ -12,7 +14,14 @@ if TYPE_CHECKING:
 
     from taskflow.drivers.sqlite.tx import Tx
 
-__all__ = ("cancel_rows", "finish_rows", "put_away")
+__all__ = (
+    "cancel_rows",
+    "finish_rows",
+    "put_away",
+    "release_successors",
+    "skip_rows",
+    "tell_successors",
+)
 
 _CANCEL: Final = (
     "UPDATE {jobs} SET state = ?, reason = ? WHERE seq IN (SELECT value FROM json_each(?))"
@@ -33,20 +42,22 @@ _FINISH: Final = (
 _REMOVE: Final = "DELETE FROM {jobs} WHERE seq IN (SELECT value FROM json_each(?)) RETURNING id"
 
 
-def cancel_rows(tx: Tx, seqs: Sequence[int], *, reason: str, event: Event = Event.CANCEL) -> None:
+def cancel_rows(
+    tx: Tx, seqs: Sequence[int], *, reason: str, event: Event = Event.CANCEL, cascades: bool = False
+) -> None:
     """End jobs that have not begun; their unique keys are free at once."""
     state = after(min(sources_of(event) - {JobState.RUNNING}), event)
     tx.run(_CANCEL, (state, reason, listed(seqs)))
-    put_away(tx, seqs, is_failed=False)
+    put_away(tx, seqs, is_failed=False, cascades=cascades)
 
 
-def put_away(tx: Tx, seqs: Sequence[int], *, is_failed: bool) -> None:
+def put_away(tx: Tx, seqs: Sequence[int], *, is_failed: bool, cascades: bool = False) -> None:
     """Move rows whose state is final to the table for them, and tell who waits."""
     if not seqs:
         return
     these = listed(seqs)
     tx.run(_TO_DEAD if is_failed else _TO_FINISHED, (tx.now, tx.now, these))
-    _remove(tx, these)
+    _remove(tx, these, cascades=cascades)
 
 
 def finish_rows(
@@ -59,5 +70,31 @@ def finish_rows(
     _remove(tx, these)
 
 
-def _remove(tx: Tx, these: str) -> None:
-    tx.news.finals.update(row[0] for row in tx.run(_REMOVE, (these,)))
+def _remove(tx: Tx, these: str, *, cascades: bool = False) -> None:
+    ids = [row[0] for row in tx.run(_REMOVE, (these,))]
+    tx.news.finals.update(ids)
+    tell_successors(tx, ids, cascades=cascades)
+
+
+def tell_successors(tx: Tx, ids: Sequence[str], *, cascades: bool = False) -> None:
+    """These jobs have ended, are gone or live again: bring their edges in line with that.
+
+    With ``cascades`` that is left to the next claim or expire.
+    """
+    if tx.has_edges:
+        skip_rows(tx, sync(tx, ids, defer=cascades))
+
+
+def skip_rows(tx: Tx, seqs: Sequence[int]) -> None:
+    """Cancel jobs of which a predecessor ended the other way."""
+    if seqs:
+        cancel_rows(tx, seqs, reason=SKIPPED, event=Event.SKIP, cascades=True)
+
+
+def release_successors(tx: Tx) -> None:
+    """Work off some of what ends have left undone."""
+    left = CALL_EDGES
+    while tx.has_edges and left > 0 and (step := sync_next(tx, left)) is not None:
+        told, skips = step
+        left -= told
+        skip_rows(tx, skips)

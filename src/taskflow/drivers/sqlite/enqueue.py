@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from taskflow._core.flows import fires
 from taskflow._core.records import (
     Accepted,
     Conflict,
     Enqueued,
     JobSpec,
     Unique,
-    decode_spec,
     digest,
     encode_spec,
 )
 from taskflow._core.states import Event, JobState, sources_of
 from taskflow.drivers.sqlite import rows
-from taskflow.drivers.sqlite.ending import cancel_rows
+from taskflow.drivers.sqlite.ending import cancel_rows, skip_rows
+from taskflow.drivers.sqlite.flows import add_edges, states_of, weigh
+from taskflow.drivers.sqlite.keys import holders_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
     from taskflow.drivers.sqlite.tx import Tx
 
@@ -30,7 +32,6 @@ _KNOWN: Final = (
     " UNION ALL SELECT id, digest FROM {finished} WHERE id IN ({ids})"
     " UNION ALL SELECT id, digest FROM {dead} WHERE id IN ({ids})"
 )
-_HOLDERS: Final = "SELECT seq, id, state, spec FROM {jobs} WHERE unique_key = ? ORDER BY seq"
 
 
 def enqueue(tx: Tx, jobs: Sequence[JobSpec]) -> list[Enqueued]:
@@ -46,12 +47,20 @@ def enqueue(tx: Tx, jobs: Sequence[JobSpec]) -> list[Enqueued]:
             verdict = Accepted.DUPLICATE if same else Accepted.CONFLICT
             replies.append(Enqueued(verdict, spec.id))
             continue
+        if spec.after and _is_orphan(tx, spec, known):
+            replies.append(Enqueued(Accepted.ORPHAN, spec.id))
+            continue
         if spec.unique is not None:
             _flush(tx, pending)
             if (refusal := _take_key(tx, spec.unique)) is not None:
                 replies.append(refusal)
                 continue
         known[spec.id] = mark
+        if spec.after:
+            _flush(tx, pending)
+            _follow(tx, spec, encoded, mark)
+            replies.append(Enqueued(Accepted.ACCEPTED, spec.id))
+            continue
         pending.append(rows.fresh(tx, spec, encoded, mark))
         tx.news.work.add((spec.queue, spec.lane))
         replies.append(Enqueued(Accepted.ACCEPTED, spec.id))
@@ -65,9 +74,25 @@ def _flush(tx: Tx, pending: list[tuple[object, ...]]) -> None:
         pending.clear()
 
 
+def _is_orphan(tx: Tx, spec: JobSpec, known: Container[str]) -> bool:
+    missing = [edge.id for edge in spec.after if edge.id not in known]
+    return len(states_of(tx, missing)) < len(set(missing))
+
+
+def _follow(tx: Tx, spec: JobSpec, encoded: bytes, mark: bytes) -> None:
+    """Store a job with its edges; all its predecessors are there."""
+    states = states_of(tx, [edge.id for edge in spec.after])
+    edges = [(edge, fires(edge.on, states[edge.id])) for edge in spec.after]
+    blocked = not all(fired for _, fired in edges)
+    tx.run(rows.INSERT, rows.fresh(tx, spec, encoded, mark, blocked=blocked))
+    add_edges(tx, spec.id, edges)
+    tx.news.work.add((spec.queue, spec.lane))
+    skip_rows(tx, weigh(tx, spec.id))
+
+
 def _take_key(tx: Tx, unique: Unique) -> Enqueued | None:
     """Free the key for a new job, or say why it cannot have it."""
-    holders = [row for row in tx.run(_HOLDERS, (unique.key,)).fetchall() if _holds(row)]
+    holders = holders_of(tx, unique.key)
     if not holders:
         return None
     if unique.on_conflict is Conflict.KEEP:
@@ -77,8 +102,3 @@ def _take_key(tx: Tx, unique: Unique) -> Enqueued | None:
         return Enqueued(Accepted.CONFLICT, holders[0][1])
     cancel_rows(tx, [row[0] for row in holders], reason="replaced")
     return None
-
-
-def _holds(row: tuple[Any, ...]) -> bool:
-    unique = decode_spec(row[3]).unique
-    return unique is not None and row[2] in unique.states

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from taskflow._core.records import Extended, Renewal, Timing
 from taskflow._core.states import Event, JobState, after
 from taskflow.drivers.sqlite import rows
-from taskflow.drivers.sqlite.ending import cancel_rows
+from taskflow.drivers.sqlite.ending import cancel_rows, release_successors
 from taskflow.drivers.sqlite.queues import stage
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def expire(tx: Tx, limit: int) -> list[str]:
     ended = end_dead_leases(tx, limit)
     stage(tx, SWEEP)
     lapse(tx, SWEEP)
+    release_successors(tx)
     return ended
 
 

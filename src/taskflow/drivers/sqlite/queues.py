@@ -22,6 +22,7 @@ _STAGE: Final = (
 _NEXT_READY: Final = "SELECT min(queue) FROM {jobs} WHERE {claimable} AND queue > ?"
 _NEXT_DUE: Final = "SELECT min(due) FROM {jobs} WHERE {stageable}"
 _NEXT_DUE_IN: Final = "SELECT min(due) FROM {jobs} WHERE {stageable} AND queue = ?"
+_LATER_QUEUES: Final = "SELECT DISTINCT queue FROM {jobs} WHERE {stageable}"
 _IS_READY: Final = (
     "SELECT EXISTS (SELECT 1 FROM {jobs} WHERE {claimable} AND queue = ?"
     " AND lane IN (SELECT value FROM json_each(?)))"
@@ -29,7 +30,8 @@ _IS_READY: Final = (
 _IS_DUE: Final = (
     "SELECT EXISTS (SELECT 1 FROM {jobs} WHERE {stageable} AND due <= :now"
     " AND lane IN (SELECT value FROM json_each(:lanes))"
-    " AND (:others OR queue IN (SELECT value FROM json_each(:queues))))"
+    " AND (:others OR queue IN (SELECT value FROM json_each(:queues)))"
+    " AND queue NOT IN (SELECT value FROM json_each(:paused)))"
 )
 
 
@@ -43,20 +45,23 @@ def ready_queues(tx: Tx, queues: Sequence[str], *, others: bool) -> Iterator[str
 
     Those are found by hops through an index that starts with the queue.
     """
-    yield from queues
+    yield from (queue for queue in queues if queue not in tx.paused)
     name = ""
     while others and (found := tx.run(_NEXT_READY, (name,)).fetchone()[0]) is not None:
         name = found
-        if name not in queues:
+        if name not in queues and name not in tx.paused:
             yield name
 
 
 def next_due(tx: Tx, queues: Sequence[str], *, others: bool) -> int | None:
     """When the next scheduled or retryable job of these queues is due."""
-    if others:
+    if others and not tx.paused:
         found: int | None = tx.run(_NEXT_DUE).fetchone()[0]
         return found
-    dues = (tx.run(_NEXT_DUE_IN, (queue,)).fetchone()[0] for queue in queues)
+    if others:
+        queues = [row[0] for row in tx.run(_LATER_QUEUES)]
+    wanted = (queue for queue in queues if queue not in tx.paused)
+    dues = (tx.run(_NEXT_DUE_IN, (queue,)).fetchone()[0] for queue in wanted)
     return min((due for due in dues if due is not None), default=None)
 
 
@@ -67,6 +72,7 @@ def has_work(tx: Tx, request: Wait) -> bool:
     if any(tx.run(_IS_READY, (queue, lanes)).fetchone()[0] for queue in queues):
         return True
     due = {
-        "now": tx.now, "lanes": lanes, "others": request.others, "queues": named(request.queues)
+        "now": tx.now, "lanes": lanes, "others": request.others, "queues": named(request.queues),
+        "paused": named(tx.paused),
     }  # fmt: skip
     return bool(tx.run(_IS_DUE, due).fetchone()[0])

@@ -25,7 +25,7 @@ from taskflow._core.states import Event, JobState, after
 if TYPE_CHECKING:
     from taskflow.drivers.sqlite.tx import Tx
 
-__all__ = ("INSERT", "fetched", "fresh", "later", "leased", "pack")
+__all__ = ("INSERT", "columns_of", "fetched", "fresh", "later", "leased", "pack")
 
 INSERT: Final = (
     "INSERT INTO {jobs} (id, kind, queue, lane, priority, state, due, max_attempts, expires_at,"
@@ -46,26 +46,33 @@ def _ttl(seconds: float | None) -> int | None:
     return None if seconds is None else later(0, seconds)
 
 
-def fresh(tx: Tx, spec: JobSpec, encoded: bytes, mark: bytes) -> tuple[object, ...]:
+def columns_of(spec: JobSpec) -> tuple[object, ...]:
+    """What only the hot table says of a job: unique key and both times to keep it."""
+    key = None if spec.unique is None else spec.unique.key
+    return key, _ttl(spec.result_ttl), _ttl(spec.failed_ttl)
+
+
+def fresh(
+    tx: Tx, spec: JobSpec, encoded: bytes, mark: bytes, *, blocked: bool = False
+) -> tuple[object, ...]:
     """The parameters of ``INSERT`` for a job accepted now."""
     due = later(tx.now, spec.delay) if spec.eta is None else min(spec.eta, LAST)
-    state = after(None, Event.ENQUEUE, due_later=due > tx.now)
+    state = after(None, Event.ENQUEUE, due_later=due > tx.now, blocked=blocked)
     expires_at = None if spec.expires_in is None else later(tx.now, spec.expires_in)
     return (
         spec.id, spec.kind, spec.queue, spec.lane, spec.priority, state, due, spec.max_attempts,
-        expires_at, tx.now, None if spec.unique is None else spec.unique.key,
-        _ttl(spec.result_ttl), _ttl(spec.failed_ttl), encoded, mark,
+        expires_at, tx.now, *columns_of(spec), encoded, mark,
     )  # fmt: skip
 
 
 def leased(row: tuple[Any, ...]) -> Leased:
     """A row of ``{leased}`` as a claimed job."""
     (_, id_, delivery, request_id, spec, attempt, crashes, interruptions, parks, asked,
-     enqueued_at, due, *_) = row  # fmt: skip
+     enqueued_at, due, _, _, expires_at, *_) = row  # fmt: skip
     return Leased(
         token=Token(id_, delivery, request_id), spec=decode_spec(spec), attempt=attempt,
         crashes=crashes, interruptions=interruptions, parks=parks, cancel_requested=bool(asked),
-        enqueued_at=enqueued_at, due_at=due,
+        enqueued_at=enqueued_at, due_at=due, expires_at=expires_at,
     )  # fmt: skip
 
 

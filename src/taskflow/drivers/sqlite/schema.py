@@ -44,11 +44,17 @@ _ENDED: Final = {
 
 _LEASED: Final = (
     "seq, id, delivery, request_id, spec, attempt, crashes, interruptions, parks,"
-    " cancel_requested, enqueued_at, due, priority, max_attempts"
+    " cancel_requested, enqueued_at, due, priority, max_attempts, expires_at"
 )
 _RECORD: Final = (
     "id, state, reason, attempt, crashes, interruptions, parks, delivery, cancel_requested,"
     " enqueued_at, due, started_at, expires_at, worker_id, progress, error, spec, seq"
+)
+_LISTED: Final = (
+    "seq < :top AND seq >= :low AND (:kind IS NULL OR kind = :kind)"
+    " AND (:queue IS NULL OR queue = :queue) AND (:since IS NULL OR enqueued_at >= :since)"
+    " AND (:until IS NULL OR enqueued_at < :until)"
+    " AND (:states IS NULL OR state IN (SELECT value FROM json_each(:states)))"
 )
 _FIN: Final = "id, fin_delivery, fin_request, fin_event, fin_state"
 
@@ -102,9 +108,11 @@ _TABLES: Final = (
     f"CREATE TABLE {{dead}} {_FINISHED}",
     "CREATE TABLE {results} (seq INTEGER PRIMARY KEY, result BLOB NOT NULL)",
     """CREATE TABLE {edges} (
-    from_id TEXT NOT NULL, to_id TEXT NOT NULL, "on" TEXT NOT NULL,
-    PRIMARY KEY (from_id, to_id)
+    to_id TEXT NOT NULL, from_id TEXT NOT NULL, "on" TEXT NOT NULL, fired INTEGER,
+    PRIMARY KEY (to_id, from_id)
 ) WITHOUT ROWID""",
+    "CREATE TABLE {unsynced} (seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE)",
+    "CREATE TABLE {paused} (queue TEXT PRIMARY KEY) WITHOUT ROWID",
     "CREATE TABLE {schema} (version INTEGER NOT NULL)",
     "CREATE INDEX {ready_index} ON {jobs} (queue, lane, priority DESC, due, seq) WHERE {claimable}",
     "CREATE INDEX {due_index} ON {jobs} (queue, due) WHERE {stageable}",
@@ -116,6 +124,9 @@ _TABLES: Final = (
     "CREATE INDEX {key_index} ON {jobs} (unique_key) WHERE unique_key IS NOT NULL",
     "CREATE INDEX {finished_index} ON {finished} (forget_at) WHERE forget_at IS NOT NULL",
     "CREATE INDEX {dead_index} ON {dead} (forget_at) WHERE forget_at IS NOT NULL",
+    "CREATE INDEX {ended_index} ON {finished} (finished_at)",
+    "CREATE INDEX {died_index} ON {dead} (finished_at)",
+    "CREATE INDEX {edge_index} ON {edges} (from_id)",
 )
 
 
@@ -131,14 +142,14 @@ class Names:
     """
 
     def __init__(self, queue_table: str, dead_letter_table: str) -> None:
-        _check("queue_table", queue_table)
-        _check("dead_letter_table", dead_letter_table)
-        parts = ("finished", "results", "keys", "edges", "schema")
+        _check("sqlite_queue_table", queue_table)
+        _check("sqlite_dead_letter_table", dead_letter_table)
+        parts = ("finished", "results", "edges", "unsynced", "paused", "schema")
         tables = {part: f"{queue_table}_{part}" for part in parts}
         tables |= {"jobs": queue_table, "dead": dead_letter_table}
         if len({name.lower() for name in tables.values()}) < len(tables):
             raise ConfigError(
-                option="dead_letter_table", value=dead_letter_table,
+                option="sqlite_dead_letter_table", value=dead_letter_table,
                 problem=f"is a table of the queue {queue_table!r} already: choose another name",
             )  # fmt: skip
         indexes = (
@@ -152,6 +163,9 @@ class Names:
             "key",
             "finished",
             "dead",
+            "ended",
+            "died",
+            "edge",
         )
         self.schema = tables["schema"]
         self.words = {part: f'"{name}"' for part, name in tables.items()}
@@ -166,6 +180,7 @@ class Names:
             "leased": _LEASED,
             "record": _RECORD,
             "fin": _FIN,
+            "listed": _LISTED,
         }
 
 

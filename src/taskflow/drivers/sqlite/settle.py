@@ -34,6 +34,7 @@ _CHANGE: Final = (
 )
 _PLAIN: Final = frozenset({Event.COMPLETE, Event.CANCEL})
 """Ends that change no counter of their own."""
+_FOLLOWED: Final = "SELECT 1 FROM {edges} WHERE from_id = ? LIMIT 1"
 _RESULT: Final = "INSERT INTO {results} (seq, result) VALUES (?, ?)"
 
 
@@ -106,8 +107,8 @@ class _Settling:
         job.state, job.fin_state = state, state
         job.fin = (token.delivery, token.request_id, change.event)
         if state in FINAL:
-            if state is JobState.COMPLETED and change.result is not None and job.keeps_result:
-                self._results.append((job.seq, change.result))
+            if state is JobState.COMPLETED and change.result is not None:
+                self._keep_result(job, change)
             if change.event in _PLAIN and change.error is None:
                 how = (state, change.event, reason, change.refund)
                 self._finished.setdefault(how, []).append(job.seq)
@@ -121,6 +122,14 @@ class _Settling:
             (state, job.due, job.attempt, job.interruptions, job.parks, reason,
              rows.pack(change.error), *job.fin, state, job.seq)
         )  # fmt: skip
+
+    def _keep_result(self, job: _Job, change: Change) -> None:
+        tx = self._tx
+        if job.keeps_result or (
+            # Whoever follows reads it, however short it is kept.
+            tx.has_edges and tx.run(_FOLLOWED, (change.token.id,)).fetchone() is not None
+        ):
+            self._results.append((job.seq, change.result or b""))
 
     def flush(self) -> None:
         """Write what was decided so far."""

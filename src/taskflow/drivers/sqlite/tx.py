@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from taskflow._core.flows import CALL_EDGES
 from taskflow.drivers.sqlite.news import News
 
 if TYPE_CHECKING:
@@ -41,14 +43,26 @@ class Tx:
         now: Microseconds of Unix time, read once for the operation.
         uptime: The lease clock, likewise.
         news: What others are to be told once the transaction is on the disk.
+        edge_budget: Edges that this operation may still work off.
     """
 
     def __init__(self, store: Store, statements: Statements) -> None:
         clock = store.place.clock
         self.now, self.uptime, self.boot = clock.now(), clock.uptime(), store.boot
         self.news = News()
+        self.edge_budget = CALL_EDGES
         self._conn = store.conn
         self._statements = statements
+
+    @cached_property
+    def has_edges(self) -> bool:
+        """There are flows in the store: without any, nothing is asked about them."""
+        return self.run("SELECT 1 FROM {edges} LIMIT 1").fetchone() is not None
+
+    @cached_property
+    def paused(self) -> frozenset[str]:
+        """The paused queues."""
+        return frozenset(row[0] for row in self.run("SELECT queue FROM {paused}"))
 
     def run(self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()) -> sqlite3.Cursor:
         """Execute one statement."""
@@ -74,6 +88,15 @@ class Tx:
             times = sql.count("{ids}")
             rows += self._conn.execute(self._statements.text(sql, room), part * times).fetchall()
         return rows
+
+    def by_ids_run(self, sql: str, ids: Iterable[str], *first: Any) -> None:
+        """Execute a statement that names the ids as ``{ids}``, after other parameters."""
+        wanted = list(ids)
+        for start in range(0, len(wanted), _CHUNK):
+            part: list[str | None] = [*wanted[start : start + _CHUNK]]
+            room = 1 << (len(part) - 1).bit_length()
+            part.extend([None] * (room - len(part)))
+            self._conn.execute(self._statements.text(sql, room), (*first, *part))
 
 
 def listed(seqs: Iterable[int]) -> str:
