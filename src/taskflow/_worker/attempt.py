@@ -37,9 +37,9 @@ class Attempt:
     """
 
     __slots__ = (
-        "began", "began_at", "claimed_at", "context", "definition", "error", "is_cancelled",
+        "began", "began_at", "claimed_at", "context", "coroutine", "definition", "error", "is_cancelled",
         "is_settling", "job", "notify_progress", "outcome", "payload", "progress", "scope",
-        "settled", "start_by", "stop_reason", "trust_until", "verdict",
+        "settled", "start_by", "stop_reason", "stopped_at", "trust_until", "verdict",
     )  # fmt: skip
 
     def __init__(
@@ -55,6 +55,8 @@ class Attempt:
         self.began_at = 0.0
         self.is_cancelled = False
         self.stop_reason: StopReason | None = None
+        self.stopped_at = math.inf
+        self.coroutine: Any = None
         self.claimed_at = 0.0
         self.outcome: Outcome | None = None
         self.error: Exception | None = None
@@ -80,6 +82,7 @@ class Attempt:
         if self.stop_reason is None or reason is StopReason.LOST:
             self.stop_reason = reason
         self.is_cancelled = True
+        self.stopped_at = min(self.stopped_at, anyio.current_time())
         self.scope.cancel()
 
     def stop_outcome(self) -> Outcome:

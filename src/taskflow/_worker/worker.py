@@ -31,6 +31,7 @@ from taskflow._worker.posting import backend_of
 from taskflow._worker.runtime import Runtime
 from taskflow._worker.settler import Settler
 from taskflow._worker.shutdown import Shutdown
+from taskflow._worker.stuck import Stuck
 from taskflow._worker.wakeups import Wakeups
 from taskflow.errors import ConfigError
 
@@ -170,7 +171,7 @@ class Worker:
             kill_children=partial(kill_all, runners), owns_process=self._handle_signals,
             as_task=self._beats_as_task,
         )  # fmt: skip
-        for run in (settler.run, leases.run, Maintenance(runtime).run):
+        for run in (settler.run, leases.run, Maintenance(runtime).run, Stuck(runtime).run):
             await services.start(run)
         if self._handle_signals:
             await services.start(shutdown.run_signals)

@@ -58,7 +58,7 @@ class AsyncLane:
         scope.__enter__()
         attempt.begin()
         try:
-            coroutine = context.run(attempt.definition.run, attempt.payload)
+            attempt.coroutine = coroutine = context.run(attempt.definition.run, attempt.payload)
             value = await drive(coroutine, context, self._stepping, attempt)
         except BaseException as exc:  # every way a body can end is an outcome
             error = exc
