@@ -72,6 +72,11 @@ class App(Managing, Generic[S]):
     ) -> None:  # fmt: skip
         if isinstance(url_or_config, str):
             options = {"url": url_or_config, **options}
+        elif not isinstance(url_or_config, Config | None):
+            raise ConfigError(
+                option="url", value=url_or_config,
+                problem="expected text, as in sqlite:///jobs.db, or a Config",
+            )  # fmt: skip
         self._given = url_or_config if isinstance(url_or_config, Config) else None
         if self._given is not None and options:
             raise ConfigError(
@@ -89,6 +94,7 @@ class App(Managing, Generic[S]):
         self._enqueues: Batcher[JobSpec, Enqueued] | None = None
         self._finals: Finals | None = None
         self._loop: EventLoopToken | None = None
+        self._opening: tuple[EventLoopToken, anyio.Event] | None = None
         self._entries = 0
 
     def __repr__(self) -> str:
@@ -104,7 +110,7 @@ class App(Managing, Generic[S]):
             ConfigError: A setting is wrong; names it, its source and the remedy.
         """
         if self._given is not None:
-            return self._given.replace(**flags) if flags else self._given
+            return Config.resolve(flags=flags, given=self._given) if flags else self._given
         return Config.resolve(flags=flags or {}, keywords=self._options)
 
     async def __aenter__(self) -> Self:
@@ -121,11 +127,26 @@ class App(Managing, Generic[S]):
             DriverError: The store cannot be opened.
             NoAppError: It is open on another event loop.
         """
+        here = current_token()
+        while self._opening is not None:
+            loop, ended = self._opening
+            if loop != here:
+                raise NoAppError(problem=f"{self!r} is being opened on another event loop")
+            await ended.wait()
         if self._port is not None:
-            if self._loop != current_token():
+            if self._loop != here:
                 raise NoAppError(problem=f"{self!r} is open on another event loop")
             self._entries += 1
             return self
+        _, ended = self._opening = here, anyio.Event()
+        try:
+            await self._open(flags)
+        finally:
+            self._opening = None
+            ended.set()
+        return self
+
+    async def _open(self, flags: Mapping[str, Any] | None) -> None:
         config = self.resolve(flags)
         driver = self._driver_given or driver_for(config, clock=self._clock)
         await driver.open()
@@ -139,7 +160,6 @@ class App(Managing, Generic[S]):
         self._loop = current_token()
         self._entries = 1
         open_here(self)
-        return self
 
     async def aclose(self) -> None:
         """Leave once; the last one closes the driver, shielded and bounded."""

@@ -8,45 +8,23 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-import types
-import typing
-from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, get_args, get_origin, get_type_hints
-from urllib.parse import urlsplit, urlunsplit
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, get_args, get_type_hints
+from urllib.parse import urlsplit
 
 import msgspec
 
-from taskflow._core.retry import Backoff, seconds
+from taskflow._core.retry import Backoff
+from taskflow._settings import PREFIX, Option, Setting, redact
 from taskflow.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 __all__ = ("Config", "Option", "Setting", "configure", "redact", "settings")
 
-PREFIX: Final = "TASKFLOW_"
 NOT_OPTIONS: Final = frozenset({"app"})
 """Settings of the command line, beside those of ``Config``."""
-
-
-class Option(msgspec.Struct, frozen=True, kw_only=True):
-    """What the annotation of an option says about it.
-
-    Attributes:
-        help: One sentence.
-        unit: What a number counts.
-        least: The smallest value.
-        worker: It matters to workers only.
-        secret: Its value is never shown.
-    """
-
-    help: str
-    unit: str = ""
-    least: float | None = None
-    worker: bool = False
-    secret: bool = False
-
-
-Seconds = float | timedelta
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,7 +45,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = None
     driver: Annotated[
-        Literal["memory", "sqlite", "postgres"] | None, Option(help="The kind of store, when there is no URL.")
+        Literal["memory", "sqlite", "postgres"] | None,
+        Option(help="The kind of store, when there is no URL."),
     ] = None
     sqlite_queue_table: Annotated[str, Option(help="Name of the table of jobs.")] = "taskflow_jobs"
     sqlite_dead_letter_table: Annotated[str, Option(help="Name of the table of failed jobs.")] = (
@@ -214,16 +193,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         for setting in settings():
             value = setting.read(getattr(self, setting.name), setting.name)
             msgspec.structs.force_setattr(self, setting.name, value)
-        _check_store(self.url, self.driver)
+        _check_store(_changed(self), {})
 
     def __repr__(self) -> str:
-        default = {setting.name: setting.default for setting in settings()}
-        changed = (
-            f"{name}={redact(value) if name == 'url' else value!r}"
-            for name, value in msgspec.structs.asdict(self).items()
-            if value != default[name]
-        )
-        return f"Config({', '.join(changed)})"
+        changed = _changed(self).items()
+        shown = (f"{name}={_BY_NAME[name].shown(value)!r}" for name, value in changed)
+        return f"Config({', '.join(shown)})"
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some options changed; validated like a new one."""
@@ -239,135 +214,34 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def resolve(
-        cls, *, flags: Mapping[str, Any] | None = None, keywords: Mapping[str, Any] | None = None
-    ) -> Self:
+        cls, *, flags: Mapping[str, Any] | None = None, keywords: Mapping[str, Any] | None = None,
+        given: Config | None = None,
+    ) -> Self:  # fmt: skip
         """The settings of all sources; the first that says something wins.
 
         Args:
             flags: From a command line.
             keywords: From code.
+            given: Stands in place of all sources below the flags.
         """
-        layers = (
-            _named(flags or {}, "flag"), _named({**_configured, **(keywords or {})}, "keyword"),
-            _environment(), _pyproject(),
-        )  # fmt: skip
+        layers = [_named(flags or {}, "flag")]
+        if given is None:
+            layers += [_named(keywords or {}, "keyword"), _named(_configured, "keyword")]
+            layers += [_environment(), _pyproject()]
+        else:
+            layers.append(_named(_changed(given), "keyword"))
         chosen: dict[str, Any] = {}
+        sources: dict[str, str] = {}
         stores = False
         for layer in layers:
-            says_store = bool({"url", "driver"} & layer.keys())
+            says_store = bool({"url", "driver", *STORE_URLS} & layer.keys())
             for name, (value, source) in layer.items():
                 if name in chosen or (stores and name in {"url", "driver"}):
                     continue  # a URL above is not mixed with a driver below
-                chosen[name] = _BY_NAME[name].read(value, source)
+                chosen[name], sources[name] = _BY_NAME[name].read(value, source), source
             stores = stores or says_store
+        _check_store(chosen, sources)
         return cls(**chosen)
-
-
-class Setting(msgspec.Struct, frozen=True, kw_only=True):
-    """One option, as the command line and the reference page need it."""
-
-    name: str
-    type: Any
-    default: Any
-    option: Option
-
-    @property
-    def variable(self) -> str:
-        """Its environment variable."""
-        return PREFIX + self.name.upper()
-
-    @property
-    def flag(self) -> str:
-        """Its flag on the command line."""
-        return "--" + self.name.replace("_", "-")
-
-    @property
-    def choices(self) -> tuple[str, ...]:
-        """The words that it takes; empty when it takes others."""
-        return tuple(
-            word
-            for part in _parts(self.type)
-            if get_origin(part) is Literal
-            for word in get_args(part)
-        )
-
-    @property
-    def is_optional(self) -> bool:
-        """``None`` (the word ``none`` in text) is a value."""
-        return type(None) in _parts(self.type)
-
-    def read(self, value: Any, source: str) -> Any:
-        """Turn a value, or text of the environment or a flag, into what the option holds.
-
-        Raises:
-            ConfigError: It cannot; ``source`` says where the value comes from.
-        """
-        try:
-            return self._read(value)
-        except (ValueError, TypeError) as exc:
-            shown = redact(value) if self.option.secret and isinstance(value, str) else value
-            raise ConfigError(option=source, value=shown, problem=f"expected {exc}") from exc
-
-    def _read(self, value: Any) -> Any:
-        if value is None or (
-            self.is_optional and isinstance(value, str) and value.lower() == "none"
-        ):
-            if self.is_optional:
-                return None
-            raise ValueError("a value, not none")
-        if self.choices:
-            if value not in self.choices:
-                raise ValueError(f"one of {', '.join(self.choices)}")
-            return value
-        parts = _parts(self.type)
-        if Backoff in parts:
-            return value if isinstance(value, Backoff) else Backoff.fixed(self._number(value))
-        if float in parts:
-            return self._number(value)
-        if int in parts:
-            return self._whole(value)
-        if str in parts:
-            return _text(value)
-        return _words(value)
-
-    def _number(self, value: Any) -> float:
-        least = self.option.least or 0.0
-        wanted = f"a number of at least {least:g} {'seconds' if self.option.unit == 's' else ''}"
-        try:
-            number = float(value) if isinstance(value, str) else value
-            return seconds(number, what=self.name, least=least)
-        except (ValueError, TypeError):
-            raise ValueError(wanted.strip()) from None
-
-    def _whole(self, value: Any) -> int:
-        least = int(self.option.least or 0)
-        try:
-            number = int(value) if isinstance(value, str) else value
-        except ValueError:
-            number = None
-        if isinstance(number, bool) or not isinstance(number, int) or number < least:
-            raise ValueError(f"a whole number of at least {least}")
-        return number
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise ValueError("text")
-    return value
-
-
-def _words(value: Any) -> tuple[str, ...]:
-    if isinstance(value, str):
-        value = [word.strip() for word in value.split(",") if word.strip()]
-    if not isinstance(value, Sequence) or not all(isinstance(word, str) and word for word in value):
-        raise ValueError("names separated by commas")
-    return tuple(value)
-
-
-def _parts(annotation: Any) -> tuple[Any, ...]:
-    if get_origin(annotation) in {types.UnionType, typing.Union}:
-        return tuple(get_args(annotation))
-    return (annotation,)
 
 
 def _declared() -> tuple[Setting, ...]:
@@ -395,9 +269,15 @@ def configure(**options: Any) -> None:
     Raises:
         ConfigError: A value cannot be used; nothing was set.
     """
-    for name, (value, source) in _named(options, "keyword").items():
-        _BY_NAME[name].read(value, source)
+    _named(options, "keyword")
+    Config(**{**_configured, **options})
     _configured.update(options)
+
+
+def _changed(config: Config) -> dict[str, Any]:
+    """What is not as the defaults are."""
+    values = msgspec.structs.asdict(config)
+    return {name: value for name, value in values.items() if value != _BY_NAME[name].default}
 
 
 def _named(given: Mapping[str, Any], source: str) -> dict[str, tuple[Any, str]]:
@@ -419,7 +299,7 @@ def _environment() -> dict[str, tuple[Any, str]]:
         if name in NOT_OPTIONS:
             continue
         if name not in _BY_NAME:
-            raise _unknown(variable, name, value)
+            raise _unknown(variable, name, value, hint=lambda near: PREFIX + near.upper())
         if value != "":
             found[name] = (value, variable)
     return found
@@ -455,13 +335,15 @@ def project_table() -> Mapping[str, Any]:
     return {}
 
 
-def _unknown(source: str, name: str, value: object) -> ConfigError:
+def _unknown(
+    source: str, name: str, value: object, *, hint: Callable[[str], str] = str
+) -> ConfigError:
     if name == "max_retries":
         problem = "use max_attempts, which counts the first run: max_retries + 1"
         return ConfigError(option=source, value=value, problem=problem)
     near = difflib.get_close_matches(name, _BY_NAME, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    return ConfigError(option=source, value=None, problem=f"there is no such option{hint}")
+    mended = f"did you mean {hint(near[0])}?" if near else "remove it"
+    return ConfigError(option=source, value=None, problem=f"there is no such option; {mended}")
 
 
 SCHEMES: Final = {
@@ -470,32 +352,41 @@ SCHEMES: Final = {
 """URL schemes of this version and the driver that each picks."""
 
 
-def _check_store(url: str | None, driver: str | None) -> None:
-    if url is None:
-        return
-    scheme = urlsplit(url).scheme
-    if scheme not in SCHEMES:
-        known = ", ".join(f"{name}://" for name in SCHEMES)
+STORE_URLS: Final = {"postgres_dsn": "postgres"}
+"""Settings that hold the URL of one kind of store, and the driver of each."""
+
+
+def _check_store(said: Mapping[str, Any], sources: Mapping[str, str]) -> None:
+    """See that what was said picks one store."""
+    for name in ("url", *STORE_URLS):
+        if said.get(name) is not None:
+            _check_url(said[name], sources.get(name, name), STORE_URLS.get(name))
+    url, driver = said.get("url"), said.get("driver")
+    if url is not None and driver not in {None, SCHEMES[urlsplit(url).scheme]}:
         raise ConfigError(
-            option="url", value=redact(url), problem=f"no driver for {scheme or 'no'} scheme; "
-            f"this version has {known}",
+            option=sources.get("driver", "driver"), value=driver,
+            problem=f"{sources.get('url', 'url')} = {redact(url)!r} is another store: give one "
+            "of the two",
         )  # fmt: skip
-    if driver is not None and SCHEMES[scheme] != driver:
+    stores = {name.partition("_")[0]: name for name in said if name not in {"url", "driver"}}
+    names = [sources.get(name, name) for kind, name in stores.items() if kind in SCHEMES.values()]
+    if url is None and driver is None and len(names) > 1:
         raise ConfigError(
-            option="driver", value=driver, problem=f"the url {redact(url)} says {SCHEMES[scheme]}: "
-            "give one of the two",
+            option=names[0], value=None,
+            problem=f"{names[1]} is another store's: say which one by url (TASKFLOW_URL) or driver "
+            "(TASKFLOW_DRIVER)",
         )  # fmt: skip
 
 
-def redact(url: str) -> str:
-    """A URL for people to see: the password is three stars."""
+def _check_url(url: str, source: str, driver: str | None) -> None:
     try:
-        parts = urlsplit(url)
-        password = parts.password
-    except ValueError:
-        return "<unreadable url>"
-    if password is None:
-        return url
-    user = parts.username or ""
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{user}:***@{host}"))
+        scheme = urlsplit(url).scheme
+    except ValueError:  # its text may show the password
+        scheme = ""
+    known = [name for name, kind in SCHEMES.items() if driver in {None, kind}]
+    if scheme not in known:
+        raise ConfigError(
+            option=source, value=redact(url),
+            problem=f"no driver for {scheme or 'no'} scheme; this version has "
+            f"{', '.join(f'{name}://' for name in known)}",
+        )  # fmt: skip

@@ -1,4 +1,9 @@
-"""One clear line for every error that has a remedy; exit code 1 for failures, 2 for wrong usage."""
+"""One clear line for every error that has a remedy.
+
+Exit codes: 0 done, 1 a failure (the store cannot be used, a module cannot be imported, a body was
+left behind at shutdown), 2 wrong usage (flags, settings, an app that is not there), 70 a stalled
+event loop, 130 interrupted before there was anything to finish.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +13,18 @@ import traceback
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
+import click
+
 from taskflow.errors import TaskflowError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ("CommandError", "plain", "reporting")
+__all__ = ("USAGE", "CommandError", "parsing", "plain", "reporting")
 
 FAILURE: Final = 1
 USAGE: Final = 2
+INTERRUPTED: Final = 130
 
 
 class CommandError(Exception):
@@ -25,6 +33,22 @@ class CommandError(Exception):
     def __init__(self, message: str, code: int = USAGE) -> None:
         self.code = code
         super().__init__(message)
+
+
+@contextmanager
+def parsing() -> Iterator[None]:
+    """Say what is wrong with a command line in one line, too."""
+    try:
+        yield
+    except click.exceptions.NoArgsIsHelpError as exc:
+        exc.show()
+        sys.exit(exc.exit_code)
+    except click.UsageError as exc:
+        command = exc.ctx.command_path if exc.ctx else "taskflow"
+        _say(f"{exc.format_message()} See `{command} --help`.")
+        sys.exit(exc.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(INTERRUPTED)
 
 
 @contextmanager
@@ -41,9 +65,13 @@ def reporting(verbose: bool) -> Iterator[None]:
             raise
         if verbose:
             traceback.print_exception(exc)
-        print(f"taskflow: {plain(str(cause))}", file=sys.stderr)
+        _say(str(cause))
         code = cause.code if isinstance(cause, CommandError) else None
         sys.exit(code or (USAGE if isinstance(cause, UsageError) else FAILURE))
+
+
+def _say(message: str) -> None:
+    print(f"taskflow: {plain(message)}", file=sys.stderr)
 
 
 def _single(exc: BaseException) -> BaseException:

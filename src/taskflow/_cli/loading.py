@@ -8,13 +8,31 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import taskflow
 from taskflow._cli.errors import FAILURE, CommandError
 from taskflow.app import App
 from taskflow.config import project_table
 
-__all__ = ("find_app", "find_object")
+__all__ = ("check_backend", "find_app", "find_object")
+
+PACKAGE: Final = Path(taskflow.__file__).parent
+
+
+def check_backend(name: str) -> None:
+    """See that the event loop is installed.
+
+    Raises:
+        CommandError: It is not; says how to get it.
+    """
+    try:
+        importlib.import_module(name)
+    except ImportError as exc:
+        raise CommandError(
+            f"backend {name!r} is not installed: pip install 'taskflow-anyio[{name}]', or give "
+            "--backend asyncio"
+        ) from exc
 
 
 def find_app(path: str | None, folder: str) -> App[Any]:
@@ -31,7 +49,7 @@ def find_app(path: str | None, folder: str) -> App[Any]:
         )
     found = find_object(str(path), folder, default="app")
     if not isinstance(found, App):
-        raise CommandError(f"{path!r} is a {type(found).__name__}, not an App")
+        raise CommandError(f"{path!r} is of type {type(found).__name__}, not an App")
     return found
 
 
@@ -49,6 +67,8 @@ def find_object(path: str, folder: str, *, default: str = "") -> Any:
 
 def _module(name: str, folder: str) -> Any:
     where = Path(folder).resolve()
+    if not where.is_dir():
+        raise CommandError(f"--app-dir = {folder!r}: there is no folder {where}")
     # Last, so that nothing in the working directory shadows a library.
     if str(where) not in sys.path:
         sys.path.append(str(where))
@@ -60,15 +80,18 @@ def _module(name: str, folder: str) -> Any:
                 f"no module {name!r} in {where}: run this where it is, or give --app-dir"
             ) from exc
         raise _broken(name, exc) from exc
-    except Exception as exc:
+    except (Exception, SystemExit) as exc:
         raise _broken(name, exc) from exc
 
 
-def _broken(name: str, exc: Exception) -> CommandError:
-    last = traceback.extract_tb(exc.__traceback__)[-1]
+def _broken(name: str, exc: BaseException) -> CommandError:
     if isinstance(exc, SyntaxError) and exc.filename:
         place = f"{exc.filename}:{exc.lineno}"
     else:
+        frames = traceback.extract_tb(exc.__traceback__)
+        # The line to mend is the user's, also when taskflow refused what it says.
+        theirs = [frame for frame in frames if PACKAGE not in Path(frame.filename).parents]
+        last = (theirs or frames)[-1]
         place = f"{last.filename}:{last.lineno}"
     return CommandError(
         f"importing {name!r} failed at {place}: {type(exc).__name__}: {exc}", FAILURE

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import click
 
-from taskflow._cli.errors import reporting
+from taskflow._cli.errors import parsing, reporting
 from taskflow._cli.flags import given_flags, worker_flags
-from taskflow._cli.loading import find_app
+from taskflow._cli.loading import check_backend, find_app
 from taskflow._cli.output import banner, set_up_logging
 from taskflow._cli.supervisor import Supervisor, follow_supervisor
 from taskflow.worker import Worker
+
+if TYPE_CHECKING:
+    from taskflow.app import App
+    from taskflow.config import Config
 
 __all__ = ("main",)
 
@@ -47,12 +51,19 @@ def worker(app: str | None, app_dir: str, verbose: bool, **flags: Any) -> None:
         found = find_app(app, app_dir)
         chosen = given_flags(flags)
         config = found.resolve(chosen)
+        check_backend(config.backend)
         if config.processes > 1:
             sys.exit(anyio.run(Supervisor(config.processes).run, backend=config.backend))
         one = Worker(found, handle_signals=True, flags=chosen)
-        banner(config)
-        anyio.run(one.run, backend=config.backend)
+        anyio.run(_work, found, one, config, backend=config.backend)
         sys.exit(one.exit_code)
+
+
+async def _work(app: App[Any], one: Worker, config: Config) -> None:
+    """Run the worker; say what it is once it is up, so that a failure is one line."""
+    async with anyio.create_task_group() as task_group:
+        await task_group.start(one.run)
+        banner(config, app.port.driver.redacted)
 
 
 @run.command()
@@ -64,6 +75,7 @@ def demo(backend: str, verbose: bool) -> None:
     from taskflow._cli.demo import run_demo
 
     with reporting(verbose):
+        check_backend(backend)
         sys.exit(run_demo(backend))
 
 
@@ -103,4 +115,5 @@ def check(
 
 def main() -> None:
     """The entry point of ``taskflow`` and ``python -m taskflow``."""
-    cli()
+    with parsing():
+        sys.exit(cli.main(standalone_mode=False))

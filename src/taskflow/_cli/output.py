@@ -13,7 +13,6 @@ from rich.logging import RichHandler
 from taskflow._cli.errors import plain
 from taskflow._core.records import Lane
 from taskflow._core.registry import registry
-from taskflow.config import redact
 
 if TYPE_CHECKING:
     from taskflow.config import Config
@@ -43,9 +42,8 @@ def set_up_logging(verbose: bool) -> None:
     logging.getLogger("taskflow").setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
-def banner(config: Config) -> None:
+def banner(config: Config, store: str) -> None:
     """Say what this worker is."""
-    url = config.url or ("memory://" if config.driver == "memory" else "sqlite:///taskflow.db")
     lanes = {
         Lane.ASYNC: config.concurrency,
         Lane.THREAD: min(config.threads or config.concurrency, config.concurrency),
@@ -56,7 +54,7 @@ def banner(config: Config) -> None:
     shown = ", ".join(f"{lane} {size}" for lane, size in lanes.items() if lane in used)
     queues = ", ".join(config.queues) or f"{config.default_queue}, then all others"
     out = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    out.print(f"taskflow worker on {config.backend}, {redact(url)}")
+    out.print(f"taskflow worker on {config.backend}, {store}")
     out.print(f"  queues  {queues}")
     out.print(f"  lanes   {shown}; {config.concurrency} jobs at one time")
     out.print(f"  lease   {config.lease:g} s; grace {config.grace:g} s")

@@ -14,6 +14,8 @@ from typing import Final
 
 import anyio
 
+from taskflow._cli.errors import USAGE
+
 __all__ = ("Supervisor", "follow_supervisor")
 
 logger = logging.getLogger("taskflow.supervisor")
@@ -61,18 +63,24 @@ class Supervisor:
         """Pass every signal on; a second one makes the workers hurry."""
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for _ in signals:
-                self._stopping.set()
-                for process in self._running.values():
-                    with suppress(ProcessLookupError):
-                        process.send_signal(signal.SIGTERM)
+                self._stop()
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        for process in self._running.values():
+            with suppress(ProcessLookupError):
+                process.send_signal(signal.SIGTERM)
 
     async def _keep(self, number: int) -> None:
         pause = FIRST_PAUSE
         while not self._stopping.is_set():
             began = time.monotonic()
             code = await self._run_one(number)
+            if code == USAGE and not self._stopping.is_set():
+                self._stop()  # wrong settings stay wrong
             if self._stopping.is_set():
-                self._worst = max(self._worst, abs(code))
+                # It had nothing to finish when the signal found no handler.
+                self._worst = max(self._worst, 0 if code == -signal.SIGTERM else abs(code))
                 break
             if time.monotonic() - began > HEALTHY:
                 pause = FIRST_PAUSE

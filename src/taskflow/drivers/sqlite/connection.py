@@ -23,6 +23,8 @@ __all__ = ("Place", "Store")
 
 OLDEST: Final = (3, 35, 0)
 """The first SQLite with RETURNING."""
+_MAGIC: Final = b"SQLite format 3\0"
+"""How a database begins."""
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -133,6 +135,10 @@ def _check_place(path: str) -> None:
         raise refused(path, f"the folder {folder} does not exist: create it (mkdir -p {folder})")
     if Path(path).is_dir():
         raise refused(path, "is a folder: name a file in it")
+    # SQLite would find out, too, but only when our own files lie beside the stranger's already.
+    with suppress(OSError), open(path, "rb") as file:
+        if file.read(len(_MAGIC)) not in {b"", _MAGIC}:
+            raise refused(path, "the file is not a database: move it away or name another file")
 
 
 def _open_turn(path: str) -> int:
