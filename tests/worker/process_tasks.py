@@ -148,8 +148,8 @@ class SyncCleans(SyncProcessTask[None]):
     folder: str
 
     def execute(self) -> None:
-        write(self.folder, "started", os.getpid())
         try:
+            write(self.folder, "started", os.getpid())
             time.sleep(100)
         finally:
             write(self.folder, "cleaned", current().is_cancelled)

@@ -78,9 +78,9 @@ async def test_c_code_that_holds_the_gil_is_stopped(
 
 @pytest.mark.parametrize("kind", [tasks.Cleans, tasks.SyncCleans])
 async def test_a_body_that_is_stopped_runs_its_finally(
-    app: App[Any], run_worker: RunWorker, tmp_path: Path, kind: Any
+    run_worker: RunWorker, tmp_path: Path, kind: Any
 ) -> None:
-    async with run_worker(app, process_slots=1):
+    async with App("memory://", cancel_grace=5) as app, run_worker(app, process_slots=1):
         job = await kind(folder=str(tmp_path)).dispatch()
         await appears(tmp_path / "started")
         await job.cancel()
@@ -119,16 +119,15 @@ async def test_garbage_on_the_line_ends_the_child(
         assert await (await tasks.Pid().dispatch()).result(timeout=8) != pid
 
 
-async def test_shutdown_hands_a_running_body_back(
-    app: App[Any], run_worker: RunWorker, tmp_path: Path
-) -> None:
-    async with run_worker(app, process_slots=1, grace=0) as worker:
-        job = await tasks.Cleans(folder=str(tmp_path)).dispatch()
-        pid = int(await appears(tmp_path / "started"))
-    assert (tmp_path / "cleaned").exists()
-    assert not is_alive(pid)
-    record = await job.record()
-    assert (record.state, record.attempt, worker.exit_code) == (JobState.AVAILABLE, 0, 0)
+async def test_shutdown_hands_a_running_body_back(run_worker: RunWorker, tmp_path: Path) -> None:
+    async with App("memory://", cancel_grace=5) as app:
+        async with run_worker(app, process_slots=1, grace=0) as worker:
+            job = await tasks.Cleans(folder=str(tmp_path)).dispatch()
+            pid = int(await appears(tmp_path / "started"))
+        assert (tmp_path / "cleaned").exists()
+        assert not is_alive(pid)
+        record = await job.record()
+        assert (record.state, record.attempt, worker.exit_code) == (JobState.AVAILABLE, 0, 0)
 
 
 async def test_shutdown_while_a_child_comes_up(app: App[Any], run_worker: RunWorker) -> None:
