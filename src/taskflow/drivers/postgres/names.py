@@ -91,26 +91,13 @@ CLAIMED: Final = [
     "spec",
 ]
 """What a claim hands out; ``rows.leased`` reads it in this order."""
-RECORD: Final = [
-    "seq",
-    "state",
-    "reason",
-    "attempt",
-    "crashes",
-    "interruptions",
-    "parks",
-    "delivery",
-    "cancel_requested",
-    "enqueued_at",
-    "due",
-    "started_at",
-    "finished_at",
-    "expires_at",
-    "worker_id",
-    "progress",
-    "error",
-    "spec",
-]
+RECORD: Final = {
+    "seq": "bigint", "state": "text", "reason": "text", "attempt": "integer",
+    "crashes": "integer", "interruptions": "integer", "parks": "integer", "delivery": "integer",
+    "cancel_requested": "boolean", "enqueued_at": "bigint", "due": "bigint",
+    "started_at": "bigint", "finished_at": "bigint", "expires_at": "bigint", "worker_id": "text",
+    "progress": "bytea", "error": "bytea", "spec": "bytea",
+}  # fmt: skip
 """What a record is made of; ``rows.record`` reads it in this order."""
 DRAFT: Final = {
     "id": "text", "kind": "text", "queue": "text", "lane": "text", "priority": "integer",
@@ -224,6 +211,7 @@ def _words() -> dict[str, str]:
         "settings": " ".join(_SETTINGS),
         "claimed": ", ".join(f"j.{name}" for name in CLAIMED),
         "record": ", ".join(f"j.{name}" for name in RECORD),
+        "record_types": ", ".join(f"{name} {kind}" for name, kind in RECORD.items()),
         "ended": ", ".join(_ENDED.get(name, name) for name in _COLUMNS).replace(
             "{failed}", JobState.FAILED),
         "draft_parameters": ", ".join(f"p_{name} {kind}[]" for name, kind in DRAFT.items()),

@@ -33,10 +33,7 @@ WINDOW: Final = 20_000
 """Jobs that one page looks at, at most."""
 LATELY: Final = 60 * MICRO
 
-_FETCH: Final = (
-    "SELECT {record}, r.result, j.id"
-    " FROM {all_jobs} AS j LEFT JOIN {results} AS r ON r.seq = j.seq WHERE j.id = ANY ($1)"
-)
+_FETCH: Final = "SELECT * FROM {f_fetch}($1)"
 _REACH: Final = (
     "SELECT min(seq), count(*) FROM"
     " (SELECT seq FROM {all_jobs} WHERE seq < $1 ORDER BY seq DESC LIMIT $2) AS reach"

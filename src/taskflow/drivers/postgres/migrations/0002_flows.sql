@@ -1,5 +1,9 @@
 -- Ends of jobs, and what they mean to their successors. Functions that clients call begin with
 -- {f_begin} and hand back {f_news}; the others are theirs.
+--
+-- Plans are made once a session, often when the tables are empty, and kept while these grow. So
+-- the indexes are forced: rows are looked up one by one through LATERAL ... OFFSET 0 or in a loop,
+-- never by a join or = ANY, which would read a table whole that seemed to be small.
 
 CREATE FUNCTION {f_now}(p_shift bigint) RETURNS bigint LANGUAGE sql VOLATILE AS $$
     SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint + p_shift
@@ -106,6 +110,11 @@ BEGIN
     r.finished_at := NULL;
     r.forget_at := NULL;
     INSERT INTO {jobs} SELECT r.*;
+END $$;
+
+CREATE FUNCTION {f_leads}(p_id text) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN EXISTS (SELECT FROM {edges} WHERE from_id = p_id);
 END $$;
 
 CREATE FUNCTION {f_release_later}(p_id text) RETURNS void LANGUAGE sql VOLATILE AS $$

@@ -101,6 +101,7 @@ DECLARE
     v_now bigint := {f_now}(p_shift);
     v_base bigint := {f_base}();
     v_stored text[];
+    v_id text;
     v_accepted record;
     d {draft};
 BEGIN
@@ -113,15 +114,16 @@ BEGIN
             ON CONFLICT (id) DO NOTHING RETURNING id)
         SELECT array_agg(id) INTO v_stored FROM stored;
         -- Looked up after the insert: a job that ended meanwhile is found in the one or the other.
-        IF cardinality(v_stored) = cardinality(p_id) AND NOT EXISTS (
-            SELECT FROM unnest(v_stored) AS s(id)
-            WHERE EXISTS (SELECT FROM {finished} AS f WHERE f.id = s.id)
-               OR EXISTS (SELECT FROM {dead} AS f WHERE f.id = s.id))
-        THEN
+        PERFORM FROM unnest(v_stored) AS s(id) CROSS JOIN LATERAL (
+            SELECT FROM {finished} AS f WHERE f.id = s.id
+            UNION ALL SELECT FROM {dead} AS f WHERE f.id = s.id OFFSET 0) AS known;
+        IF NOT FOUND AND cardinality(v_stored) = cardinality(p_id) THEN
             news := '';
             RETURN;
         END IF;
-        DELETE FROM {jobs} WHERE id = ANY (v_stored);
+        FOREACH v_id IN ARRAY coalesce(v_stored, ARRAY[]::text[]) LOOP
+            DELETE FROM {jobs} WHERE id = v_id;
+        END LOOP;
     END IF;
     FOR d IN SELECT * FROM {f_drafts}({draft_names_p}, v_base, v_now) LOOP
         v_accepted := {f_accept}(d, v_now);

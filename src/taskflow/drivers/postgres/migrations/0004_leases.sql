@@ -78,9 +78,11 @@ BEGIN
               AND (expires_at IS NULL OR expires_at > p_now)
             ORDER BY priority DESC, due, seq LIMIT p_limit + {few}),
         picked AS MATERIALIZED (
-            SELECT j.seq FROM first JOIN {jobs} AS j ON j.seq = first.seq
-            WHERE first.may_wait AND j.state = '{available}'
-            LIMIT p_limit FOR UPDATE OF j SKIP LOCKED)
+            SELECT j.seq FROM first CROSS JOIN LATERAL (
+                SELECT h.seq FROM {jobs} AS h
+                WHERE h.seq = first.seq AND h.state || '' = '{available}'
+                FOR UPDATE SKIP LOCKED) AS j
+            WHERE first.may_wait LIMIT p_limit)
         UPDATE {jobs} AS j SET
             state = '{running_state}', attempt = j.attempt + 1, delivery = j.delivery + 1,
             request_id = p_request, worker_id = p_worker, started_at = p_now,
@@ -184,12 +186,14 @@ BEGIN
     RETURN QUERY
     WITH held AS MATERIALIZED (
         SELECT c.n, c.progress, j.seq
-        FROM unnest(p_ids, p_deliveries, p_requests, p_progresses)
-            WITH ORDINALITY AS c(id, delivery, request, progress, n)
-        JOIN {jobs} AS j ON j.id = c.id
+        FROM (
+            SELECT * FROM unnest(p_ids, p_deliveries, p_requests, p_progresses)
+                WITH ORDINALITY AS u(id, delivery, request, progress, n)
+            ORDER BY u.id) AS c
+        CROSS JOIN LATERAL (
+            SELECT h.* FROM {jobs} AS h WHERE h.id = c.id FOR UPDATE) AS j
         WHERE j.state = '{running_state}' AND j.delivery = c.delivery
-          AND j.request_id IS NOT DISTINCT FROM c.request
-        ORDER BY j.id FOR UPDATE OF j)
+          AND j.request_id IS NOT DISTINCT FROM c.request)
     UPDATE {jobs} AS j SET
         lease_until = greatest(j.lease_until, v_until),
         progress = coalesce(held.progress, j.progress)

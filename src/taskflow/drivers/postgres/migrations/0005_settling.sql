@@ -8,30 +8,28 @@ CREATE FUNCTION {f_settle}(p_ids text[], p_deliveries integer[], p_requests text
 LANGUAGE plpgsql {settings} AS $$
 DECLARE
     v_now bigint := {f_now}(p_shift);
-    v_seqs bigint[];
     v_numbers bigint[];
     v_states text[];
     v_ended text[];
+    v_places text[];
     v_fin record;
     v_id text;
-    v_place record;
 BEGIN
     PERFORM {f_begin}();
     -- Locked in one order by everybody, and before the rest is read.
-    SELECT array_agg(h.seq) INTO v_seqs FROM (
-        SELECT j.seq
-        FROM unnest(p_ids, p_deliveries, p_requests) AS c(id, delivery, request)
-        JOIN {jobs} AS j ON j.id = c.id
-        WHERE j.state = '{running_state}' AND j.delivery = c.delivery
-          AND j.request_id IS NOT DISTINCT FROM c.request
-        ORDER BY j.id FOR UPDATE OF j) AS h;
+    PERFORM FROM (
+        SELECT * FROM unnest(p_ids, p_deliveries) AS u(id, delivery) ORDER BY u.id) AS c
+    CROSS JOIN LATERAL (
+        SELECT FROM {jobs} AS h WHERE h.id = c.id AND h.delivery = c.delivery FOR UPDATE) AS j;
     WITH held AS MATERIALIZED (
         SELECT c.*, j.seq, CASE WHEN j.cancel_requested THEN c.asked ELSE c.plain END AS state
         FROM unnest(p_ids, p_deliveries, p_requests, p_events, p_states, p_asked, p_delays,
                 p_results, p_errors, p_reasons, p_refunds, p_interrupted, p_parked)
             WITH ORDINALITY AS c(id, delivery, request, event, plain, asked, delay, result,
                 error, reason, refund, interrupted, parked, n)
-        JOIN {jobs} AS j ON j.id = c.id
+        CROSS JOIN LATERAL (
+            SELECT h.seq, h.state, h.delivery, h.request_id, h.cancel_requested
+            FROM {jobs} AS h WHERE h.id = c.id OFFSET 0) AS j
         WHERE j.state = '{running_state}' AND j.delivery = c.delivery
           AND j.request_id IS NOT DISTINCT FROM c.request),
     gone AS (
@@ -48,7 +46,7 @@ BEGIN
         INSERT INTO {results} (seq, result)
         SELECT g.seq, g.result FROM gone AS g
         WHERE g.result IS NOT NULL AND (g.result_ttl IS DISTINCT FROM 0
-            OR EXISTS (SELECT FROM {edges} WHERE from_id = g.id))
+            OR {f_leads}(g.id))
         ON CONFLICT (seq) DO UPDATE SET result = excluded.result),
     moved AS (
         UPDATE {jobs} AS j SET
@@ -62,19 +60,18 @@ BEGIN
         WHERE j.seq = h.seq AND h.state NOT IN ({final})
         RETURNING j.queue, j.lane)
     SELECT array_agg(h.n ORDER BY h.n), array_agg(h.state ORDER BY h.n),
-           array_agg(h.id ORDER BY h.n) FILTER (WHERE h.state IN ({final}))
-        INTO v_numbers, v_states, v_ended FROM held AS h;
-    FOR v_place IN
-        SELECT DISTINCT queue, lane FROM {jobs}
-        WHERE seq = ANY (v_seqs) AND cardinality(v_ended) IS DISTINCT FROM cardinality(v_seqs)
-    LOOP
-        PERFORM {f_work}(v_place.queue, v_place.lane);
-    END LOOP;
+           array_agg(h.id ORDER BY h.n) FILTER (WHERE h.state IN ({final})),
+           (SELECT array_agg(DISTINCT lane || E'\x1f' || queue) FROM moved)
+        INTO v_numbers, v_states, v_ended, v_places FROM held AS h;
+    IF v_places IS NOT NULL THEN
+        PERFORM {f_note}('w' || E'\x1f' || p.place) FROM unnest(v_places) AS p(place);
+    END IF;
     IF v_ended IS NOT NULL THEN
         PERFORM {f_note}('f');
         FOR v_id IN
-            SELECT e.id FROM unnest(v_ended) WITH ORDINALITY AS e(id, n)
-            WHERE EXISTS (SELECT FROM {edges} WHERE from_id = e.id) ORDER BY e.n
+            SELECT e.id FROM unnest(v_ended) WITH ORDINALITY AS e(id, n) CROSS JOIN LATERAL (
+                SELECT FROM {edges} WHERE from_id = e.id LIMIT 1) AS leads
+            ORDER BY e.n
         LOOP
             PERFORM {f_sync}(v_id, v_now);
         END LOOP;

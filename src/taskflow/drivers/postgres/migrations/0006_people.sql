@@ -8,7 +8,7 @@ DECLARE
     r {jobs};
 BEGIN
     PERFORM {f_begin}();
-    PERFORM FROM {jobs} WHERE id = ANY (p_ids) ORDER BY id FOR UPDATE;
+    PERFORM {f_lock}(i.id) FROM (SELECT u.id FROM unnest(p_ids) AS u(id) ORDER BY u.id) AS i;
     FOREACH v_id IN ARRAY p_ids LOOP
         r := {f_lock}(v_id);
         IF r.id IS NULL THEN
@@ -37,8 +37,9 @@ DECLARE
 BEGIN
     PERFORM {f_begin}();
     PERFORM {f_lock_key}(k) FROM (
-        SELECT DISTINCT unique_key AS k FROM {all_jobs}
-        WHERE id = ANY (p_ids) AND unique_key IS NOT NULL ORDER BY 1) AS keys;
+        SELECT DISTINCT j.unique_key AS k FROM unnest(p_ids) AS i(id) CROSS JOIN LATERAL (
+            SELECT unique_key FROM {all_jobs} WHERE id = i.id OFFSET 0) AS j
+        WHERE j.unique_key IS NOT NULL ORDER BY 1) AS keys;
     FOREACH v_id IN ARRAY p_ids LOOP
         r := {f_lock}(v_id);
         IF r.id IS NULL THEN
@@ -100,36 +101,60 @@ BEGIN
     news := {f_news}();
 END $$;
 
+CREATE FUNCTION {f_is_awaited}(p_id text) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    e record;
+BEGIN
+    FOR e IN SELECT to_id FROM {edges} WHERE from_id = p_id LOOP
+        IF EXISTS (SELECT FROM {jobs} WHERE id = e.to_id) THEN RETURN true; END IF;
+    END LOOP;
+    RETURN false;
+END $$;
+
+CREATE FUNCTION {f_forget}(p_id text, p_seq bigint) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM {finished} WHERE seq = p_seq;
+    DELETE FROM {dead} WHERE seq = p_seq;
+    DELETE FROM {results} WHERE seq = p_seq;
+    -- What its edges have become stays with the successors.
+    UPDATE {edges} SET from_id = NULL WHERE from_id = p_id;
+    DELETE FROM {edges} WHERE to_id = p_id;
+END $$;
+
 CREATE FUNCTION {f_prune}(p_limit integer, p_keep bigint, p_shift bigint) RETURNS integer
 LANGUAGE plpgsql {settings} AS $$
 DECLARE
     v_now bigint := {f_now}(p_shift);
-    v_ids text[];
-    v_more text[];
-    v_seqs bigint[];
+    v_count integer := 0;
+    r record;
 BEGIN
-    WITH chosen AS MATERIALIZED (
-        SELECT f.seq FROM {finished} AS f
-        WHERE f.forget_at <= v_now AND f.finished_at <= v_now - p_keep AND NOT EXISTS (
-            SELECT FROM {edges} AS e JOIN {jobs} AS j ON j.id = e.to_id WHERE e.from_id = f.id)
-        ORDER BY f.forget_at LIMIT p_limit FOR UPDATE OF f SKIP LOCKED),
-    gone AS (
-        DELETE FROM {finished} AS f USING chosen WHERE f.seq = chosen.seq RETURNING f.id, f.seq)
-    SELECT array_agg(id), array_agg(seq) INTO v_ids, v_seqs FROM gone;
-    WITH chosen AS MATERIALIZED (
-        SELECT f.seq FROM {dead} AS f
-        WHERE f.forget_at <= v_now AND f.finished_at <= v_now - p_keep AND NOT EXISTS (
-            SELECT FROM {edges} AS e JOIN {jobs} AS j ON j.id = e.to_id WHERE e.from_id = f.id)
-        ORDER BY f.forget_at LIMIT p_limit - coalesce(cardinality(v_ids), 0)
-        FOR UPDATE OF f SKIP LOCKED),
-    gone AS (DELETE FROM {dead} AS f USING chosen WHERE f.seq = chosen.seq RETURNING f.id)
-    SELECT array_agg(id) INTO v_more FROM gone;
-    v_ids := coalesce(v_ids, ARRAY[]::text[]) || coalesce(v_more, ARRAY[]::text[]);
-    DELETE FROM {results} WHERE seq = ANY (v_seqs);
-    -- What its edges have become stays with the successors.
-    UPDATE {edges} SET from_id = NULL WHERE from_id = ANY (v_ids);
-    DELETE FROM {edges} WHERE to_id = ANY (v_ids);
-    RETURN cardinality(v_ids);
+    FOR r IN
+        SELECT id, seq FROM {finished}
+        WHERE forget_at <= v_now AND finished_at <= v_now - p_keep AND NOT {f_is_awaited}(id)
+        ORDER BY forget_at LIMIT p_limit FOR UPDATE SKIP LOCKED
+    LOOP
+        PERFORM {f_forget}(r.id, r.seq);
+        v_count := v_count + 1;
+    END LOOP;
+    FOR r IN
+        SELECT id, seq FROM {dead}
+        WHERE forget_at <= v_now AND finished_at <= v_now - p_keep AND NOT {f_is_awaited}(id)
+        ORDER BY forget_at LIMIT p_limit - v_count FOR UPDATE SKIP LOCKED
+    LOOP
+        PERFORM {f_forget}(r.id, r.seq);
+        v_count := v_count + 1;
+    END LOOP;
+    RETURN v_count;
+END $$;
+
+CREATE FUNCTION {f_fetch}(p_ids text[])
+RETURNS TABLE ({record_types}, result bytea, id text) LANGUAGE plpgsql {settings} AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT {record}, (SELECT r.result FROM {results} AS r WHERE r.seq = j.seq), j.id
+    FROM unnest(p_ids) AS i(id) CROSS JOIN LATERAL (
+        SELECT * FROM {all_jobs} AS a WHERE a.id = i.id OFFSET 0) AS j;
 END $$;
 
 -- What a wait is about, as it is now.
@@ -166,7 +191,7 @@ BEGIN
     END IF;
     finals := ARRAY(
         SELECT i.id FROM unnest(p_ids) AS i(id)
-        WHERE NOT EXISTS (SELECT FROM {jobs} AS j WHERE j.id = i.id));
+        WHERE (SELECT j.seq FROM {jobs} AS j WHERE j.id = i.id) IS NULL);
     cancels := p_worker IS NOT NULL AND EXISTS (
         SELECT FROM {jobs} AS j
         WHERE j.cancel_requested AND {running} AND j.worker_id = p_worker
