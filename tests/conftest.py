@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import Phase, settings
@@ -16,6 +17,15 @@ settings.register_profile("dev", max_examples=25, deadline=None, phases=PHASES)
 settings.register_profile("ci", max_examples=100, deadline=None, phases=PHASES, derandomize=True)
 settings.register_profile("deep", max_examples=1000, deadline=None, phases=PHASES)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings_of_the_caller() -> Iterator[None]:
+    """What whoever runs the tests has set for taskflow is not there."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("TASKFLOW_")]:
+            patch.delenv(name)
+        yield
 
 
 @pytest.fixture(params=["asyncio", "trio"])
