@@ -36,7 +36,7 @@ class On(StrEnum):
     """It ended, in whatever way."""
 
 
-class Edge(msgspec.Struct, frozen=True, omit_defaults=True):
+class Edge(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """A predecessor, by its id, and how it must end."""
 
     id: str

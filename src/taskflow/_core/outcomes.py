@@ -61,13 +61,13 @@ class Discard(ControlFlow):
         super().__init__(self.reason)
 
 
-class Completed(msgspec.Struct, frozen=True, tag=True):
+class Completed(msgspec.Struct, frozen=True, tag=True, gc=False):
     """The body returned; ``result`` is encoded."""
 
     result: bytes
 
 
-class Failed(msgspec.Struct, frozen=True, tag=True):
+class Failed(msgspec.Struct, frozen=True, tag=True, gc=False):
     """The body raised, timed out, or its payload or result was not readable.
 
     ``final`` when the task's ``should_retry`` refused or no attempt could do better.
@@ -77,41 +77,41 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     final: bool = False
 
 
-class Retried(msgspec.Struct, frozen=True, tag=True):
+class Retried(msgspec.Struct, frozen=True, tag=True, gc=False):
     """The body asked for another attempt."""
 
     after: float | None = None
 
 
-class Snoozed(msgspec.Struct, frozen=True, tag=True):
+class Snoozed(msgspec.Struct, frozen=True, tag=True, gc=False):
     """The body asked to be run later."""
 
     delay: float
 
 
-class Discarded(msgspec.Struct, frozen=True, tag=True):
+class Discarded(msgspec.Struct, frozen=True, tag=True, gc=False):
     """The body gave up for good."""
 
     reason: str
 
 
-class Parked(msgspec.Struct, frozen=True, tag=True):
+class Parked(msgspec.Struct, frozen=True, tag=True, gc=False):
     """This worker does not know the kind."""
 
 
-class Released(msgspec.Struct, frozen=True, tag=True):
+class Released(msgspec.Struct, frozen=True, tag=True, gc=False):
     """Handed back: shutdown, or the slot broke before the body could end."""
 
     started: bool
 
 
-class Stopped(msgspec.Struct, frozen=True, tag=True):
+class Stopped(msgspec.Struct, frozen=True, tag=True, gc=False):
     """Stopped because its cancellation was asked for; ``started`` when the body had begun."""
 
     started: bool = True
 
 
-class Crashed(msgspec.Struct, frozen=True, tag=True):
+class Crashed(msgspec.Struct, frozen=True, tag=True, gc=False):
     """Not begun: its workers died too often, or in its last attempt."""
 
 

@@ -99,7 +99,7 @@ LIVE: Final = tuple(
 )
 
 
-class Unique(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Unique(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """At most one job with this key in the given states.
 
     Attributes:
@@ -113,7 +113,7 @@ class Unique(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     on_conflict: Conflict = Conflict.KEEP
 
 
-class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The immutable part of a job: what a dispatch stores, options resolved.
 
     Attributes:
@@ -188,7 +188,7 @@ def digest(encoded: bytes) -> bytes:
     return blake2b(encoded, digest_size=16).digest()
 
 
-class Token(msgspec.Struct, frozen=True):
+class Token(msgspec.Struct, frozen=True, gc=False):
     """The fence of one lease. ``delivery`` grows at every claim and never falls."""
 
     id: str
@@ -196,7 +196,7 @@ class Token(msgspec.Struct, frozen=True):
     request_id: str
 
 
-class ErrorInfo(msgspec.Struct, frozen=True, omit_defaults=True):
+class ErrorInfo(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What is kept of an exception: text only, nothing to import on reading."""
 
     type: str
@@ -204,14 +204,14 @@ class ErrorInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     traceback: str = ""
 
 
-class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
+class Progress(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """How far a running job says it is: ``fraction`` from 0 to 1 and a note."""
 
     fraction: float
     note: str = ""
 
 
-class Room(msgspec.Struct, frozen=True):
+class Room(msgspec.Struct, frozen=True, gc=False):
     """How many jobs a lane takes: ``free`` start now, ``ahead`` soon.
 
     Beyond ``free``, a driver hands out only jobs with an attempt to spare and no crash behind
@@ -222,7 +222,7 @@ class Room(msgspec.Struct, frozen=True):
     ahead: int = 0
 
 
-class Claim(msgspec.Struct, frozen=True, kw_only=True):
+class Claim(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A request for work. Sent again with the same ``request_id``, it gets the same jobs.
 
     Attributes:
@@ -240,7 +240,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     others: bool = False
 
 
-class Leased(msgspec.Struct, kw_only=True):
+class Leased(msgspec.Struct, kw_only=True, gc=False):
     """One claimed job. ``attempt`` already counts this claim."""
 
     token: Token
@@ -255,7 +255,7 @@ class Leased(msgspec.Struct, kw_only=True):
     expires_at: int | None = None
 
 
-class Claimed(msgspec.Struct, kw_only=True):
+class Claimed(msgspec.Struct, kw_only=True, gc=False):
     """The reply to a claim.
 
     Attributes:
@@ -268,7 +268,7 @@ class Claimed(msgspec.Struct, kw_only=True):
     now: int = 0
 
 
-class Renewal(msgspec.Struct, frozen=True):
+class Renewal(msgspec.Struct, frozen=True, gc=False):
     """One lease to renew; progress travels with it."""
 
     token: Token
@@ -284,7 +284,7 @@ class Extended(StrEnum):
     """Renewed, and the job's cancellation was asked for."""
 
 
-class Change(msgspec.Struct, frozen=True, kw_only=True):
+class Change(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """How an attempt ended, for the store.
 
     Attributes:
@@ -316,7 +316,7 @@ class Verdict(StrEnum):
     """The lease is somebody else's; nothing was done."""
 
 
-class Settled(msgspec.Struct, frozen=True):
+class Settled(msgspec.Struct, frozen=True, gc=False):
     """The reply to one change, with the state that the job is in because of it."""
 
     verdict: Verdict
@@ -337,7 +337,7 @@ class Accepted(StrEnum):
     """A predecessor is not there; nothing was stored."""
 
 
-class Enqueued(msgspec.Struct, frozen=True):
+class Enqueued(msgspec.Struct, frozen=True, gc=False):
     """The reply to one job of an enqueue; ``id`` names the job that is stored."""
 
     verdict: Accepted
@@ -357,7 +357,7 @@ class Cancelled(StrEnum):
     """There is no such job."""
 
 
-class Wait(msgspec.Struct, frozen=True, kw_only=True):
+class Wait(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What to wait for; see ``Driver.wait``.
 
     Attributes:
@@ -378,7 +378,7 @@ class Wait(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float
 
 
-class Wake(msgspec.Struct, frozen=True):
+class Wake(msgspec.Struct, frozen=True, gc=False):
     """Why a wait returned: a hint, never a promise. All false after the timeout."""
 
     work: bool = False
@@ -386,7 +386,7 @@ class Wake(msgspec.Struct, frozen=True):
     cancels: bool = False
 
 
-class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
+class JobRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A job as users see it, at one moment."""
 
     id: str
@@ -415,7 +415,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     error: ErrorInfo | None = None
 
 
-class Fetched(msgspec.Struct, frozen=True, kw_only=True):
+class Fetched(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A record, the encoded payload and, where it is kept, the encoded result."""
 
     record: JobRecord
@@ -423,7 +423,7 @@ class Fetched(msgspec.Struct, frozen=True, kw_only=True):
     result: bytes | None = None
 
 
-class Timing(msgspec.Struct, frozen=True):
+class Timing(msgspec.Struct, frozen=True, gc=False):
     """Every time that follows from the one option ``lease`` (seconds, at least 2)."""
 
     lease: float

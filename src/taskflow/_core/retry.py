@@ -35,7 +35,7 @@ def seconds(value: float | timedelta, *, what: str, least: float = 0.0) -> float
     return number + 0.0  # no minus zero
 
 
-class Backoff(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Backoff(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """An exponential delay between attempts, with a cap and jitter.
 
     Attributes:

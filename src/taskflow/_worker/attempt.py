@@ -15,6 +15,8 @@ from taskflow._core.records import ErrorInfo
 from taskflow.context import Context
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from taskflow._core.records import Leased, Progress, Settled
     from taskflow._core.registry import TaskDefinition
 
@@ -45,11 +47,12 @@ class Attempt:
     def __init__(
         self, job: Leased, definition: TaskDefinition | None, *, worker_id: str, state: Any,
         trust_until: float, notify_progress: Any = None,
+        make_scope: Callable[[], CancelScope] = CancelScope,
     ) -> None:  # fmt: skip
         self.job = job
         self.definition: Any = definition
         self.payload: Any = None
-        self.scope = CancelScope()
+        self.scope = make_scope()
         self.context = Context(job, self, worker_id=worker_id, state=state)
         self.began = False
         self.began_at = 0.0

@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 import anyio
+from anyio import CancelScope
 
 from taskflow import events
 from taskflow._core.records import MICRO, Claim, Claimed, Lane, Room
@@ -165,12 +166,13 @@ class Fetcher:
     def _take(self, claimed: Claimed, trust_until: float, now: float) -> None:
         runtime = self._runtime
         find, notify = registry.find, self._leases.progressed
+        make_scope = type(CancelScope())  # this event loop's own class: without the look-up it costs half
         for job in claimed.jobs:
             spec = job.spec
             definition = find(spec.kind)
             attempt = Attempt(
                 job, definition, worker_id=runtime.worker_id, state=runtime.state,
-                trust_until=trust_until, notify_progress=notify,
+                trust_until=trust_until, notify_progress=notify, make_scope=make_scope,
             )  # fmt: skip
             attempt.claimed_at = now
             if job.expires_at is not None:

@@ -91,8 +91,10 @@ class Slot:
         self._advance()
 
     def _advance(self) -> None:
-        self._given = anyio.Event()
-        self.attempt = self._pool.next(self)
+        attempt = self._pool.next(self)
+        if attempt is None:
+            self._given = anyio.Event()
+        self.attempt = attempt
 
     async def _serve(self) -> None:
         runtime = self._runtime

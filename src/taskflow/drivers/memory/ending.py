@@ -27,6 +27,8 @@ def end(tables: Tables, row: Row, now: int, reason: str, result: bytes | None = 
 
 def sync(tables: Tables, row: Row, now: int) -> None:
     """Tell a job's edges its state: at once where they are few, else later, some at a time."""
+    if not tables.links:
+        return
     count = len(tables.links.get(row.spec.id, ()))
     if count > min(JOB_EDGES, tables.edge_budget):
         tables.unsynced.append(row)
