@@ -22,12 +22,16 @@ __all__ = ("Batcher",)
 
 
 class _Entry(Generic[T, R]):
-    """One waiting caller. ``woken`` says: look again; you have an answer or shall lead."""
+    """One waiting caller. ``woken`` says: look again; you have an answer or shall lead.
 
-    __slots__ = ("error", "item", "result", "woken")
+    ``is_gone`` says that the caller was cancelled: nobody is left to be woken.
+    """
+
+    __slots__ = ("error", "is_gone", "item", "result", "woken")
 
     def __init__(self, item: T) -> None:
         self.item = item
+        self.is_gone = False
         self.woken: anyio.Event | None = None
         self.result: R | None = None
         self.error: BaseException | None = None
@@ -72,6 +76,7 @@ class Batcher(Generic[T, R]):
         try:
             await entry.woken.wait()
         except BaseException:
+            entry.is_gone = True  # it may be in the batch under way, and must not come back
             if entry in self._queue:
                 self._queue.remove(entry)
             self._wake_next()
@@ -82,17 +87,19 @@ class Batcher(Generic[T, R]):
         batch = [self._queue.popleft() for _ in range(min(self._max_batch, len(self._queue)))]
         try:
             results = await self._send([entry.item for entry in batch])
+            answered = list(zip(batch, results, strict=True))
         except Exception as exc:
             for entry in batch:
                 entry.error = exc
         except BaseException:
             # Cancelled in the middle: the others' items go out again, first in line.
-            self._queue.extendleft(entry for entry in reversed(batch) if entry is not mine)
+            mine.is_gone = True
+            self._queue.extendleft(entry for entry in reversed(batch) if not entry.is_gone)
             if mine in self._queue:
                 self._queue.remove(mine)
             raise
         else:
-            for entry, result in zip(batch, results, strict=True):
+            for entry, result in answered:
                 entry.result = result
         finally:
             self._is_led = False
