@@ -258,14 +258,14 @@ async def test_threads_survive(app: App[Any], run_worker: RunWorker, how: str) -
             assert await (await EvilThread(how="context").dispatch()).result(timeout=3) == "clean"
 
 
-class Wrong(SyncTask[list[int]]):
+class WrongShape(SyncTask[list[int]]):
     def execute(self) -> list[int]:
         return {"a": object()}  # type: ignore[return-value]
 
 
 async def test_a_wrong_result_is_a_final_failure(app: App[Any], run_worker: RunWorker) -> None:
     async with run_worker(app):
-        job = await Wrong().dispatch()
+        job = await WrongShape().dispatch()
         with pytest.raises(JobFailedError, match="ResultTypeError.*returned dict"):
             await job.result(timeout=3)
         assert (await job.record()).attempt == 1
