@@ -27,6 +27,7 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
+	$(BIN)/python -m sphinx -q -W -n docs build/docs
 
 deep: install
 	HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest -n 4
