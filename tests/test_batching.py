@@ -254,7 +254,7 @@ async def test_each_of_many_waits_for_a_job_of_its_own() -> None:
 
 
 async def test_who_leaves_a_shared_wait_hands_it_on() -> None:
-    async with App("memory://", lease=2) as app, anyio.create_task_group() as group:
+    async with App("memory://", lease=2), anyio.create_task_group() as group:
         jobs = [await Shares(n=n).delay(3600).dispatch() for n in range(3)]
         ended: list[int] = []
 
