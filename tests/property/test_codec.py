@@ -7,7 +7,7 @@ import enum
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Annotated, Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import msgspec
 import pytest
@@ -197,11 +197,11 @@ def test_lone_surrogates_are_refused(before: str, surrogate: str, after: str) ->
         time(12),
         timedelta(1),
         Decimal("1.5"),
-        uuid4(),
+        UUID(int=5),
         Colour.RED,
         Inner(1),
         Point(1.0, Decimal(1)),
-        {uuid4(): 1},
+        {UUID(int=5): 1},
         {date(2026, 1, 1): 1},
         {"a": {"b": {3}}},
     ],
@@ -251,7 +251,7 @@ U = UUID(int=7)
         ("at", "2026-01-01T00:00:00Z", "at"),
         ("anything", object(), "anything"),
     ],
-    ids=repr,
+    ids=lambda value: repr(value).partition(" at 0x")[0],
 )
 def test_the_error_names_the_first_field_that_differs(field: str, value: Any, path: str) -> None:
     """Wrong types that a plain round trip would let pass are refused, with their place."""
