@@ -133,17 +133,17 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise ValueError("text")
+    if not isinstance(value, str) or not value or not value.isprintable():
+        raise ValueError("printable text")
     return value
 
 
 def _words(value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
         value = [word.strip() for word in value.split(",") if word.strip()]
-    if not isinstance(value, Sequence) or not all(isinstance(word, str) and word for word in value):
+    if not isinstance(value, Sequence) or isinstance(value, bytes):
         raise ValueError("names separated by commas")
-    return tuple(value)
+    return tuple(_text(word) for word in value)
 
 
 def _parts(annotation: Any) -> tuple[Any, ...]:

@@ -310,7 +310,11 @@ def _check_supported(port: Port, spec: JobSpec) -> None:
 
 
 def _prepare(task: Dispatchable[R]) -> Prepared[R]:
-    return task if isinstance(task, Prepared) else task._prepared()  # noqa: SLF001
+    if isinstance(task, Prepared):
+        return task
+    if not isinstance(task, (AsyncTask, SyncTask, AsyncProcessTask, SyncProcessTask)):
+        raise TypeError(f"expected a task, as Task(...) or Task(...).options(...), got {task!r}")
+    return task._prepared()  # noqa: SLF001
 
 
 @final

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
@@ -37,6 +38,8 @@ R_co = TypeVar("R_co", covariant=True)
 __all__ = ("Job", "Prepared", "read_options")
 
 NO_OPTIONS: Final = TaskOptions()
+MAX_ATTEMPTS: Final = 2**31 - 1
+STORABLE: Final = "without NUL and lone surrogates"
 UNSET: Any = ...
 """An option that was not given, where ``None`` means something."""
 
@@ -267,7 +270,8 @@ class Prepared(Generic[R]):
 
 def _defaults(config: Config) -> TaskOptions:
     return TaskOptions(
-        queue=config.default_queue, max_attempts=config.max_attempts,
+        queue=_queue("default_queue", config.default_queue),
+        max_attempts=_attempts("max_attempts", config.max_attempts),
         retry_delay=_backoff("retry_delay", config.retry_delay), timeout=config.timeout,
         result_ttl=math.inf if config.result_ttl is None else config.result_ttl,
     )  # fmt: skip
@@ -310,8 +314,9 @@ def _queue(name: str, value: Any) -> str:
 
 
 def _attempts(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 2**31 - 1:
-        raise _bad(name, value, "expected a whole number of at least 1: it counts the first run")
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_ATTEMPTS:
+        problem = f"expected a whole number of at least 1, at most {MAX_ATTEMPTS}: it counts the first run"
+        raise _bad(name, value, problem)
     return value
 
 
@@ -339,12 +344,16 @@ def _keep(name: str, value: Any) -> float:
 
 
 def _tags(name: str, value: Any) -> dict[str, str]:
-    ok = isinstance(value, Mapping) and all(
-        isinstance(key, str) and isinstance(text, str) for key, text in value.items()
-    )
-    if not ok:
-        raise _bad(name, value, "expected a mapping of text to text")
+    if not isinstance(value, Mapping) or not all(
+        _is_text(part) for pair in value.items() for part in pair
+    ):
+        raise _bad(name, value, f"expected a mapping of text to text, {STORABLE}")
     return dict(value)
+
+
+def _is_text(value: Any) -> bool:
+    """Every store can hold it."""
+    return isinstance(value, str) and re.search("[\0\ud800-\udfff]", value) is None
 
 
 def _job_id(value: Any) -> str:
@@ -361,15 +370,17 @@ def _eta(value: Any) -> int:
 
 def _unique(value: Any) -> Unique:
     unique = Unique(value) if isinstance(value, str) else value
-    if not isinstance(unique, Unique) or not unique.key:
-        raise _bad("unique", value, "expected a key (text) or a Unique")
+    if not isinstance(unique, Unique) or not unique.key or not _is_text(unique.key):
+        raise _bad("unique", value, f"expected a key (text, {STORABLE}) or a Unique")
     try:
         states = tuple(JobState(state) for state in unique.states)
         conflict = Conflict(unique.on_conflict)
     except ValueError as exc:
         raise _bad("unique", value, str(exc)) from exc
     if not states or FINAL.intersection(states):
-        raise _bad("unique", value, "a key is held by live jobs only: name states that are not final")
+        raise _bad(
+            "unique", value, "a key is held by live jobs only: name states that are not final"
+        )
     return Unique(unique.key, states, conflict)
 
 

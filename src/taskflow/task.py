@@ -215,6 +215,8 @@ def _define_class(cls: Any) -> TaskDefinition:
     is_async = issubclass(cls, _AsyncBody)
     _check_colour(cls, "execute", base, is_async)
     _check_colour(cls, "failed", base, is_async)
+    _check_colour(cls, "should_retry", base, False)
+    _check_arguments(cls)
     given = {name: getattr(cls, name) for name in OPTIONS if hasattr(cls, name)}
     if hasattr(cls, "max_retries"):
         given["max_retries"] = cls.max_retries
@@ -226,7 +228,7 @@ def _define_class(cls: Any) -> TaskDefinition:
     own = vars(cls)
     return TaskDefinition(
         kind=_kind(cls.__qualname__, own.get("kind", cls.__name__)),
-        aliases=tuple(own.get("aliases", ())), lane=lane, is_async=is_async, payload=cls,
+        aliases=_aliases(cls.__qualname__, own.get("aliases", ())), lane=lane, is_async=is_async, payload=cls,
         result=result, options=_options(cls.__qualname__, given), run=cls.execute,
         should_retry=cls.should_retry, failed=hook, module=cls.__module__,
         qualname=cls.__qualname__,
@@ -241,6 +243,24 @@ def _check_colour(cls: Any, method: str, base: type, is_async: bool) -> None:
             task=cls.__qualname__,
             problem=f"{base.__name__} needs `{wanted} {method}`: change it, or change the base",
         )
+
+
+def _check_arguments(cls: Any) -> None:
+    _, *others = inspect.signature(cls.execute).parameters.values()
+    for parameter in others:
+        if parameter.default is parameter.empty and parameter.name not in {"args", "kwargs"}:
+            raise TaskDefinitionError(
+                task=cls.__qualname__,
+                problem=f"`execute` is called without arguments: make `{parameter.name}` a field",
+            )
+
+
+def _aliases(task_name: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, (tuple, list)):
+        raise TaskDefinitionError(
+            task=task_name, problem=f'aliases = {value!r}: expected a tuple of kinds, as ("old",)'
+        )
+    return tuple(_kind(task_name, alias) for alias in value)
 
 
 def _kind(task_name: str, value: Any) -> str:
@@ -321,6 +341,7 @@ class TaskFunction(Generic[P, R]):
     """A decorated function. Call it to build a task; ``fn`` is the plain function."""
 
     def __init__(self, fn: Callable[P, Any], *, process: bool, given: Mapping[str, Any]) -> None:
+        _check_function(fn)
         self.fn = fn
         self.__doc__ = fn.__doc__
         self.__name__ = getattr(fn, "__name__", "task")
@@ -350,6 +371,13 @@ class TaskFunction(Generic[P, R]):
         return await self(*args, **kwargs).dispatch()
 
 
+def _check_function(fn: object) -> None:
+    if not callable(fn) or isinstance(fn, type):
+        raise TaskDefinitionError(
+            task=repr(fn), problem="@task takes a function; a class derives from a task class"
+        )
+
+
 def _signature(fn: Callable[..., Any]) -> inspect.Signature:
     signature = inspect.signature(fn)
     for parameter in signature.parameters.values():
@@ -368,8 +396,9 @@ def _define_function(
     is_async = inspect.iscoroutinefunction(inspect.unwrap(fn))
     lane = Lane.PROCESS if process else Lane.ASYNC if is_async else Lane.THREAD
     options = dict(given)
-    kind = _kind(name, options.pop("kind", None) or function.__name__)
-    aliases = tuple(options.pop("aliases", None) or ())
+    kind = options.pop("kind", None)
+    kind = _kind(name, function.__name__ if kind is None else kind)
+    aliases = _aliases(name, options.pop("aliases", ()))
     payload = _payload_struct(function)
     for field_name, annotation in _field_types(payload):
         _check_type(name, f"the parameter {field_name!r}", annotation)

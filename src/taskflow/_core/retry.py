@@ -45,7 +45,8 @@ class Backoff(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False)
         jitter: Draw each delay from the upper half of the computed one. Default on.
 
     Raises:
-        ValueError: A field is negative, not finite, or ``factor`` is below 1.
+        ValueError: A field is negative, not finite or no number, ``factor`` is below 1, or
+            ``jitter`` is neither True nor False.
     """
 
     base: float = 5.0
@@ -59,6 +60,8 @@ class Backoff(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False)
             # Whole numbers become floats: equal ones are encoded alike, and powers of them do not
             # grow without end.
             msgspec.structs.force_setattr(self, name, number)
+        if not isinstance(self.jitter, bool):
+            raise ValueError(f"Backoff.jitter: expected True or False, got {self.jitter!r}")
 
     @classmethod
     def fixed(cls, delay: float | timedelta) -> Backoff:
