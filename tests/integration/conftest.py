@@ -1,0 +1,66 @@
+"""What the end-to-end tests share: a place with a store, a ledger and logs."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from taskflow import App, JobRecord
+
+from .ledger import VARIABLE, Ledger
+from .processes import running_worker, wait_until
+
+APP = "tests.integration.stop_jobs:app"
+
+
+class Place:
+    """A folder with one SQLite store; its workers log into files of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.url = f"sqlite:///{folder}/jobs.db"
+        self.ledger = Ledger(folder / "ledger")
+
+    def app(self) -> App[None]:
+        """An app of the test's own process."""
+        return App(self.url)
+
+    def worker(
+        self, name: str, backend: str, *flags: str
+    ) -> AbstractContextManager[subprocess.Popen[bytes]]:
+        """A worker process that serves ``stop_jobs``."""
+        extra = {"TASKFLOW_URL": self.url, VARIABLE: str(self.ledger.path)}
+        return running_worker(APP, "--backend", backend, *flags, log=self.log(name), **extra)
+
+    def log(self, name: str) -> Path:
+        """Where that worker logs."""
+        return self.folder / f"{name}.log"
+
+    def wait_for(self, name: str, text: str, seconds: float = 20) -> None:
+        """Wait until that worker has logged ``text``."""
+        wait_until(lambda: text in self.log(name).read_text(), seconds, f"{name} logs {text!r}")
+
+    def wait_ready(self, *names: str) -> None:
+        """Wait until these workers claim jobs."""
+        for name in names:
+            self.wait_for(name, "is ready")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+async def records(place: Place, ids: Sequence[str]) -> dict[str, JobRecord]:
+    """These jobs as they are now."""
+    found: dict[str, JobRecord] = {}
+    async with place.app() as app:
+        for start in range(0, len(ids), 500):
+            for fetched in await app.port.fetch(ids[start : start + 500]):
+                assert fetched is not None
+                found[fetched.record.id] = fetched.record
+    return found
