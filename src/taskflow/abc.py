@@ -73,12 +73,14 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         fence: A stale token changes nothing (True), or the store only promises best effort.
         shared: Other processes see the jobs.
+        steady_leases: Leases are counted on a clock that does not jump with the wall clock.
         max_batch: The most items in one call.
         time_precision: The smallest difference between two due times that the store keeps.
     """
 
     fence: bool = True
     shared: bool = True
+    steady_leases: bool = False
     max_delay: float | None = None
     max_lease: float | None = None
     max_payload: int | None = None

@@ -86,6 +86,13 @@ class Bench:
         self.is_late = True
         self.log.append(f"shift {seconds:g} s")
 
+    def jump(self, seconds: float) -> None:
+        """Set the wall clock; leases go on as they were."""
+        self.clock.jump(seconds)
+        self.model.jumped += round(seconds * MICRO)
+        self.is_late = True
+        self.log.append(f"the wall clock jumps by {seconds:g} s")
+
     async def call(self, what: str, call: Callable[[], Awaitable[Any]]) -> Any:
         """One call of the driver, sent again with the same arguments until it is answered."""
         self.clock.shift(STEP)

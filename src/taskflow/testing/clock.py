@@ -24,22 +24,25 @@ class VirtualClock:
     def __init__(self, start: float | None = None) -> None:
         self._start = round((time.time() if start is None else start) * MICRO)
         self._shifted = 0
+        self._jumped = 0
 
     @property
     def offset(self) -> float:
-        """Seconds by which it has been shifted."""
-        return self._shifted / MICRO
+        """Seconds by which the wall clock has been shifted and has jumped."""
+        return (self._shifted + self._jumped) / MICRO
 
     def shift(self, seconds: float) -> None:
-        """Move on; a negative number is a jump back, which a wall clock may do and a lease
-        clock never does.
-        """
+        """Let time pass."""
         self._shifted += round(seconds * MICRO)
+
+    def jump(self, seconds: float) -> None:
+        """Set the wall clock forward, or back; no time passes."""
+        self._jumped += round(seconds * MICRO)
 
     def now(self) -> int:
         """Microseconds of Unix time."""
-        return self._start + self._shifted
+        return self._start + self._shifted + self._jumped
 
     def uptime(self) -> int:
-        """Microseconds of a clock for leases."""
+        """Microseconds of a clock that never jumps, for leases."""
         return self._start + self._shifted

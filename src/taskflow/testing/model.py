@@ -88,6 +88,7 @@ class Model:
         gone: Ids that were purged or pruned.
         is_behind: A cascade of flows is left to the next claim or expire; until then stores may
             differ in how far they are.
+        jumped: Microseconds by which the wall clock stands before the clock of the leases.
     """
 
     def __init__(self) -> None:
@@ -95,6 +96,7 @@ class Model:
         self.paused: set[str] = set()
         self.gone: set[str] = set()
         self.is_behind = False
+        self.jumped = 0
         self._seq = 0
 
     # ---- enqueue
@@ -149,7 +151,7 @@ class Model:
     def claim(self, request: Claim, now: int) -> list[ModelJob]:
         """The jobs that a claim must hand out, in order."""
         held = self._held(request.request_id)
-        until = Timing(request.lease).expires(now)
+        until = Timing(request.lease).expires(now - self.jumped)
         if held:
             for job in held:
                 job.lease_until = max(job.lease_until, until)
@@ -211,7 +213,9 @@ class Model:
 
     def extend(self, renewals: Sequence[Renewal], lease: float, now: int) -> list[Extended]:
         """Renew."""
-        return [self._renew(renewal, Timing(lease).expires(now)) for renewal in renewals]
+        return [
+            self._renew(renewal, Timing(lease).expires(now - self.jumped)) for renewal in renewals
+        ]
 
     def _renew(self, renewal: Renewal, until: int) -> Extended:
         job = self.jobs.get(renewal.token.id)
@@ -257,7 +261,7 @@ class Model:
         """What claim and expire do for the whole store; returns the jobs of dead leases."""
         expired: list[str] = []
         for job in list(self.jobs.values()):
-            if job.state is JobState.RUNNING and job.lease_until <= now:
+            if job.state is JobState.RUNNING and job.lease_until <= now - self.jumped:
                 job.state = after(job.state, Event.EXPIRE)
                 job.crashes += 1
                 expired.append(job.spec.id)

@@ -26,7 +26,7 @@ from taskflow._core.records import (
     Unique,
 )
 from taskflow._core.retry import Backoff
-from taskflow._core.states import SETTLES, Event, JobState
+from taskflow._core.states import FINAL, SETTLES, Event, JobState
 from taskflow.abc import Capability
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ HALF: Final = UNIT / 2
 LEASE: Final = 1.5 * UNIT - Timing(1.5 * UNIT).grace
 QUEUES: Final = ("default", "mail", "reports: ü")
 LANES: Final = tuple(Lane)
+MOST_TURNS: Final = 60
+"""Claims within which a store must be drained."""
 EVENTS: Final = tuple(sorted(SETTLES))
 DELAYS: Final = (0.0, 0.0, 0.0, HALF, UNIT + HALF, 3 * UNIT + HALF)
 
@@ -67,13 +69,37 @@ class Program:
         self._claims: list[Claim] = []
 
     async def run(self, steps: int) -> None:
-        """Run so many commands; the store and the model agree after each."""
+        """Run so many commands; the store and the model agree after each. Then drain."""
         for _ in range(steps):
             command = self._next()
             await command()
-            if self._bench.model.is_behind:
-                await self._bench.expire()
-            await self._bench.check()
+            await self._agree()
+        await self._drain()
+
+    async def _agree(self) -> None:
+        if self._bench.model.is_behind:
+            await self._bench.expire()
+        await self._bench.check()
+
+    async def _drain(self) -> None:
+        """I20 to I23: whatever has happened, one healthy worker brings every job to its end."""
+        bench = self._bench
+        for queue in sorted(bench.model.paused):
+            await bench.resume(queue)
+        for turn in range(MOST_TURNS):
+            if all(job.state in FINAL for job in bench.model.jobs.values()):
+                return
+            rooms = dict.fromkeys(Lane, Room(100))
+            request = Claim(
+                queues=QUEUES, rooms=rooms, lease=LEASE, request_id=f"drain-{turn}",
+                worker_id="healthy", others=True,
+            )  # fmt: skip
+            jobs = await bench.claim(request)
+            await bench.settle([Change(token=job.token, event=Event.COMPLETE) for job in jobs])
+            await self._agree()
+            bench.shift(UNIT)
+        left = [job.spec.id for job in bench.model.jobs.values() if job.state not in FINAL]
+        bench.agree("jobs that a healthy worker could not end", left, [])
 
     def _next(self) -> Callable[[], Awaitable[object]]:
         if self._bench.is_late:
@@ -88,6 +114,8 @@ class Program:
         ]  # fmt: skip
         if self._bench.can(Capability.FETCH):
             commands.append(self._prune)
+        if self._bench.driver.facts.steady_leases:
+            commands.append(self._jump)
         if self._bench.can(Capability.CANCEL):
             commands += [self._cancel, self._cancel, self._replay, self._replay, self._purge]
         if self._bench.can(Capability.PAUSE):
@@ -275,6 +303,9 @@ class Program:
 
     async def _shift(self) -> None:
         self._bench.shift(UNIT * self._draws.integer(1, 3))
+
+    async def _jump(self) -> None:
+        self._bench.jump(UNIT * self._draws.choice((-2, -1, 1, 5)))
 
     def _ids(self) -> list[str]:
         model = self._bench.model

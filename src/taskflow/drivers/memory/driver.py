@@ -68,7 +68,7 @@ class MemoryDriver(Driver):
             Capability.FLOWS, Capability.NOTIFY,
         }
     )  # fmt: skip
-    facts: ClassVar[Facts] = Facts(shared=False)
+    facts: ClassVar[Facts] = Facts(shared=False, steady_leases=True)
 
     def __init__(
         self, *, name: str | None = None, clock: Clock | None = None,

@@ -107,7 +107,7 @@ class SqliteDriver(Driver):
             Capability.FLOWS, Capability.NOTIFY,
         }
     )  # fmt: skip
-    facts: ClassVar[Facts] = Facts()
+    facts: ClassVar[Facts] = Facts(steady_leases=True)
 
     def __init__(
         self,
