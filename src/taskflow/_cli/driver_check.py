@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
 import msgspec
@@ -14,6 +14,7 @@ from taskflow._cli.errors import CommandError
 from taskflow._cli.loading import find_object
 
 if TYPE_CHECKING:
+    from taskflow.testing.checks import OpenDriver
     from taskflow.testing.contract import Report, Row
 
 __all__ = ("check",)
@@ -34,9 +35,10 @@ def check(
         raise CommandError(
             f"the contract needs {exc.name}: pip install 'taskflow-anyio[testing]'"
         ) from exc
-    open_driver = find_object(path, folder)
-    if not callable(open_driver):
-        raise CommandError(f"{path!r} is a {type(open_driver).__name__}, not a function")
+    found = find_object(path, folder)
+    if not callable(found):
+        raise CommandError(f"{path!r} is a {type(found).__name__}, not a function")
+    open_driver = cast("OpenDriver", found)
     report = anyio.run(partial(check_driver, open_driver, level=level, seed=seed), backend=backend)
     if as_json:
         print(msgspec.json.encode(report).decode())

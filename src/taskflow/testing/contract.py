@@ -21,7 +21,7 @@ call, plain and with planted faults; concurrent ones check invariants on what al
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 import anyio
 import hypothesis
@@ -168,7 +168,7 @@ def _program_test(
     count = max(10, round(hypothesis.settings().max_examples * share))
 
     @hypothesis.settings(
-        deadline=None, max_examples=count, suppress_health_check=list(HealthCheck),
+        deadline=None, max_examples=count, suppress_health_check=cast("list[HealthCheck]", list(HealthCheck)),
         # Without the explain phase, which takes a minute for a long program.
         phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
     )  # fmt: skip

@@ -204,8 +204,9 @@ class Model:
         def urgency(job: ModelJob) -> tuple[int, str, int, int, int]:
             spec = job.spec
             named = place.get(spec.queue)
-            first = (len(place), spec.queue) if named is None else (named, "")
-            return *first, -spec.priority, job.due, job.seq
+            last = len(place) if named is None else named
+            name = spec.queue if named is None else ""
+            return last, name, -spec.priority, job.due, job.seq
 
         return sorted(jobs, key=urgency)
 

@@ -30,7 +30,7 @@ from taskflow.testing.bench import ContractError
 from taskflow.testing.faults import Fault, FaultyDriver
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
     from taskflow.job import Prepared
 
@@ -206,17 +206,18 @@ async def _simulate(
     world: _World, hours: float, jobs: int, workers: int, percent: int
 ) -> Simulation:
     store = MemoryStore(_Clock())
+    records: list[JobRecord] = []
     async with App(driver=MemoryDriver(store=store)) as app, anyio.create_task_group() as group:
         for _ in range(workers):
             group.start_soon(_keep_working, world, store, percent)
         ids = await _dispatch(world, app, jobs, hours * 3600.0)
         world.is_healed = True
-        records = await _drained(world, app, ids)
+        records += await _drained(world, app, ids)
         group.cancel_scope.cancel()
     _check(world, records)
     states = Counter(str(record.state) for record in records)
     return Simulation(
-        seed=world.seed, jobs=len(ids), hours=trio.current_time() / 3600.0, states=dict(states),
+        seed=world.seed, jobs=len(records), hours=trio.current_time() / 3600.0, states=dict(states),
         faults=dict(world.faults), runs=sum(map(len, world.starts.values())), deaths=world.deaths,
     )  # fmt: skip
 
@@ -225,8 +226,13 @@ async def _keep_working(world: _World, store: MemoryStore, percent: int) -> None
     """One place for a worker: when it dies, another one takes it."""
     while True:
         line = _Line(store, world, world.random.getrandbits(30), percent)
-        app = App(driver=line, lease=60, max_crashes=5, max_attempts=4)
-        worker = Worker(_with_state(app, world), concurrency=4, grace=5.0)
+
+        @asynccontextmanager
+        async def lifespan(_: App[Any]) -> AsyncIterator[_World]:
+            yield world
+
+        app = App(driver=line, lifespan=lifespan, lease=60, max_crashes=5, max_attempts=4)
+        worker = Worker(app, concurrency=4, grace=5.0)
         worker._beats_as_task = True  # noqa: SLF001
         life = world.random.uniform(20.0, 1500.0)
         with CancelScope() as scope:
@@ -236,15 +242,6 @@ async def _keep_working(world: _World, store: MemoryStore, percent: int) -> None
                 group.cancel_scope.cancel()
         world.faults.update({str(kind): count for kind, count in line.counts.items()})
         await anyio.sleep(world.random.uniform(0.1, 20.0))
-
-
-def _with_state(app: App[Any], world: _World) -> App[Any]:
-    @asynccontextmanager
-    async def lifespan(_: App[Any]) -> Any:
-        yield world
-
-    app.lifespan = lifespan
-    return app
 
 
 async def _end_after(

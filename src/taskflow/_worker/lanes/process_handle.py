@@ -74,8 +74,10 @@ class Child:
         Raises:
             ChildDiedError: It did not come up.
         """
+        child: Self | None = None
         with CancelScope(shield=True):
             child = await cls._spawn(env)
+        assert child is not None
         try:
             with anyio.fail_after(START_TIMEOUT):
                 await child.send(init)
