@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.anyio
 
 DEADLINE = 5.0
 gates: dict[str, threading.Event] = {}
+doors: list[anyio.Event] = []
 
 
 async def until(job: Job[Any], state: JobState) -> None:
@@ -42,13 +44,15 @@ async def works_on() -> None:
 
 class Shielded(AsyncTask[str]):
     max_attempts = 1
-    seconds: float
+    steps: int = 0
 
     async def execute(self) -> str:
         with CancelScope(shield=True):
-            await anyio.sleep(self.seconds)
+            await doors[-1].wait()
+            for _ in range(self.steps):
+                await anyio.lowlevel.checkpoint()
         await anyio.lowlevel.checkpoint()
-        return "not reached when cancelled"
+        return "not cancelled"
 
 
 class Waits(AsyncTask[None]):
@@ -103,6 +107,23 @@ def gate() -> str:
     return name
 
 
+@pytest.fixture
+async def door() -> AsyncIterator[anyio.Event]:
+    """What shielded bodies wait for; opened at the end of the test at the latest."""
+    doors.append(event := anyio.Event())
+    yield event
+    event.set()
+
+
+async def logged(caplog: pytest.LogCaptureFixture, text: str) -> str:
+    """The one message with that text, as soon as it is there."""
+    with anyio.fail_after(DEADLINE):
+        while not (found := [one for one in caplog.messages if text in one]):
+            await anyio.sleep(0.01)
+    (message,) = found
+    return message
+
+
 @pytest.mark.parametrize("task", [Waits(), Asking()])
 async def test_timeout_stops_what_listens(app: App[Any], run_worker: RunWorker, task: Any) -> None:
     async with run_worker(app):
@@ -133,28 +154,38 @@ async def test_a_value_that_comes_after_the_timeout_is_kept_only_if_it_was_retur
         await works_on()
 
 
-async def test_a_shielded_body_stops_later(app: App[Any], run_worker: RunWorker) -> None:
-    async with run_worker(app, concurrency=2):
-        job = await Shielded(seconds=0.3).options(timeout=0.05).dispatch()
-        await until(job, JobState.RUNNING)
+async def test_a_shielded_body_stops_later(
+    app: App[Any], run_worker: RunWorker, door: anyio.Event
+) -> None:
+    async with run_worker(app, concurrency=3):
+        late = await Shielded().options(timeout=0.05).dispatch()
+        cancelled = await Shielded().dispatch()
+        for job in (late, cancelled):
+            await until(job, JobState.RUNNING)
+        await cancelled.cancel()
+        await anyio.sleep(0.1)  # past the timeout
         await works_on()
-        assert (await job.record()).state is JobState.RUNNING
+        assert (await late.record()).state is JobState.RUNNING
+        assert (await cancelled.record()).state is JobState.RUNNING
+        door.set()
         with pytest.raises(JobFailedError, match="TimeoutError"):
-            await job.result(timeout=DEADLINE)
+            await late.result(timeout=DEADLINE)
+        with pytest.raises(JobCancelledError):
+            await cancelled.result(timeout=DEADLINE)
 
 
 async def test_a_body_that_ignores_its_cancellation_is_reported_with_its_stack(
-    app: App[Any], run_worker: RunWorker, caplog: pytest.LogCaptureFixture
+    app: App[Any], run_worker: RunWorker, door: anyio.Event, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.WARNING, "taskflow")
     async with run_worker(app, concurrency=2, cancel_grace=0.1):
-        job = await Shielded(seconds=1.8).options(timeout=0.05).dispatch()
+        job = await Shielded().options(timeout=0.05).dispatch()
+        report = await logged(caplog, "ignores its cancellation")
+        assert (await job.record()).state is JobState.RUNNING
+        door.set()
         with pytest.raises(JobFailedError):
             await job.result(timeout=DEADLINE)
-        await works_on()
-    (report,) = [text for text in caplog.messages if "ignores its cancellation" in text]
     assert "Shielded" in report
-    assert "await anyio.sleep(self.seconds)" in report
+    assert "await doors[-1].wait()" in report
 
 
 async def test_a_stack_walks_down_to_the_line_that_waits() -> None:
@@ -186,9 +217,8 @@ async def test_a_thread_that_does_not_ask_keeps_slot_and_lease(
         await until(job, JobState.RUNNING)
         waiting = await Asking().options(timeout=0.05).dispatch()
         await works_on()
-        with anyio.fail_after(DEADLINE):
-            while "ignores its cancellation in a thread" not in caplog.text:
-                await anyio.sleep(0.01)
+        report = await logged(caplog, "ignores its cancellation in a thread")
+        assert "gates[self.gate].wait" in report
         assert (await job.record()).state is JobState.RUNNING
         assert (await waiting.record()).state is not JobState.FAILED  # its slot is not free
         gates[gate].set()
@@ -196,7 +226,6 @@ async def test_a_thread_that_does_not_ask_keeps_slot_and_lease(
             await job.result(timeout=DEADLINE)  # the value is dropped
         with pytest.raises(JobFailedError, match="TimeoutError"):
             await waiting.result(timeout=DEADLINE)
-    assert "gates[self.gate].wait" in caplog.text
 
 
 async def test_cancel_of_a_thread_that_tidies_up(app: App[Any], run_worker: RunWorker) -> None:
@@ -227,6 +256,43 @@ async def test_shutdown_leaves_a_deaf_thread_behind(
     assert worker.exit_code == 1
     assert (await job.record()).state is JobState.RUNNING  # until its lease has run out
     assert "it will run again when its lease has run out" in caplog.text
+
+
+async def test_shutdown_waits_for_what_ends_within_the_grace(
+    app: App[Any], run_worker: RunWorker, gate: str, door: anyio.Event
+) -> None:
+    async with run_worker(app, grace=DEADLINE) as worker:
+        jobs = [await Shielded().dispatch(), await Sleeping(gate=gate).dispatch()]
+        for job in jobs:
+            await until(job, JobState.RUNNING)
+        worker.stop()
+        await anyio.lowlevel.checkpoint()
+        gates[gate].set()
+        door.set()
+    assert worker.exit_code == 0
+    assert [(await job.record()).state for job in jobs] == ["completed", "completed"]
+
+
+async def test_shutdown_leaves_a_shielded_body_behind_until_it_ends(
+    run_worker: RunWorker, tmp_path: Path, door: anyio.Event, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In a program of its own, the process ends; inside another, nothing but waiting is left.
+
+    Bodies that end one shortly after the other: the last outcome comes while others are stored.
+    """
+    async with App(f"sqlite:///{tmp_path}/jobs.db") as app:
+        async with run_worker(app, grace=0.05, cancel_grace=0.05) as worker:
+            jobs = [await Shielded(steps=3 * n).dispatch() for n in range(3)]
+            for job in jobs:
+                await until(job, JobState.RUNNING)
+            worker.stop()
+            await logged(caplog, f"{jobs[-1].id} ignored its cancellation")
+            door.set()
+        assert worker.exit_code == 1
+        reports = [text for text in caplog.messages if "when its lease has run out" in text]
+        assert sum("await doors[-1].wait()" in text for text in reports) == 3
+        for record in [await job.record() for job in jobs]:  # handed back when they ended
+            assert (record.state, record.attempt) == ("available", 0)
 
 
 async def test_cancelling_run_is_a_shutdown_without_grace(

@@ -12,6 +12,7 @@ import anyio
 
 from taskflow import events
 from taskflow._worker.attempt import StopReason
+from taskflow._worker.stacks import stack_of
 
 if TYPE_CHECKING:
     from anyio.abc import TaskStatus
@@ -85,6 +86,10 @@ class Shutdown:
             logger.info("stopping %d job(s); they are handed back", len(running))
         await self._wait_idle(config.cancel_grace + 1.0, None)
         self._leave_behind()
+        await self.flush()
+
+    async def flush(self) -> None:
+        """Give the outcomes that are there some time to be stored."""
         with anyio.move_on_after(FLUSH_TIMEOUT):
             await self._settler.flushed()
 
@@ -110,9 +115,11 @@ class Shutdown:
         stuck = [a for a in runtime.held.values() if a.began and not a.is_settling]
         self.abandoned = len(stuck)
         for attempt in stuck:
+            stack = stack_of(attempt.coroutine)
             logger.error(
-                "%s %s ignored its cancellation; it will run again when its lease has run out",
-                attempt.context.kind, attempt.job.spec.id, extra={"job_id": attempt.job.spec.id},
+                "%s %s ignored its cancellation; it will run again when its lease has run out%s",
+                attempt.context.kind, attempt.job.spec.id, stack and f"\n{stack}",
+                extra={"job_id": attempt.job.spec.id},
             )  # fmt: skip
             del runtime.held[attempt.job.spec.id]
         runtime.is_stopping = True

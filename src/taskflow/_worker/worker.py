@@ -157,6 +157,7 @@ class Worker:
                     await shutdown.perform()
                     if shutdown.abandoned and self._handle_signals:
                         leave_process(EXIT_ABANDONED, runners)
+                await shutdown.flush()  # of a body that has ended after all
                 services.cancel_scope.cancel()
         port.emit(events.WorkerStopped(worker_id=self.worker_id, abandoned=shutdown.abandoned))
         ended.set()
