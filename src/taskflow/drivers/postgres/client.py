@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import asyncpg
 
-from taskflow.drivers.postgres.faults import AGAIN, BROKEN, is_fatal, translated
+from taskflow.drivers.postgres.faults import AGAIN, is_fatal, translated
 from taskflow.drivers.postgres.pool import Connection, Pool, Server
 from taskflow.drivers.postgres.schema import DRIVER
-from taskflow.errors import DriverUnavailableError, OutcomeUnknownError
+from taskflow.errors import DriverUnavailableError, OutcomeUnknownError, TaskflowError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -76,9 +76,9 @@ class Client:
             self._pool.drop(connection)
             if time.monotonic() - began >= SILENT:
                 self._pool.distrust()
-            if isinstance(exc, BROKEN):
+            if isinstance(exc, Exception) and not isinstance(exc, TaskflowError):
                 raise OutcomeUnknownError(
-                    driver=DRIVER, problem=f"the connection broke: {exc or type(exc).__name__}"
+                    driver=DRIVER, problem=f"the connection broke: {str(exc) or type(exc).__name__}"
                 ) from exc
             raise
         self._pool.release(connection)

@@ -22,7 +22,13 @@ __all__ = ("AGAIN", "BROKEN", "is_fatal", "translated", "unreachable")
 
 AGAIN: Final = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 """Not applied, and worth another try at once: callers met."""
-BROKEN: Final = (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, EOFError)
+BROKEN: Final = (
+    OSError,
+    EOFError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.PostgresConnectionError,
+)
 """The connection is gone, with or without a reply."""
 
 _REFUSED: Final = ("28", "42501", "3D000", "22", "23", "0A000")

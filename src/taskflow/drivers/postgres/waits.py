@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import asyncpg
 
 from taskflow._core.records import Wait, Wake
+from taskflow.drivers.postgres.faults import BROKEN
 from taskflow.drivers.postgres.news import ANYTHING
 from taskflow.drivers.postgres.rows import ITEM, PART, plain, safe
 from taskflow.errors import DriverError, DriverUnavailableError
@@ -36,7 +37,7 @@ PING: Final = 5.0
 """Seconds between two proofs that the listener hears."""
 HEARING: Final = 1.0
 """Seconds in which it must hear itself, and in which it must be opened."""
-DEAD: Final = (OSError, DriverError, asyncpg.PostgresError, asyncpg.InterfaceError)
+DEAD: Final = (DriverError, asyncpg.PostgresError, *BROKEN)
 """How a listener may fail; beside waits that look for themselves, nobody needs to know."""
 DEAF: Final = 30.0
 """Seconds before a listener that did not hear is opened again."""
