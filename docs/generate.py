@@ -8,6 +8,7 @@ from pathlib import Path
 from taskflow._core.states import FINAL, TRANSITIONS
 from taskflow.abc import Capability, Driver
 from taskflow.drivers.memory import MemoryDriver
+from taskflow.drivers.postgres import PostgresDriver
 from taskflow.drivers.sqlite import SqliteDriver
 from taskflow.testing.checks import CHECKS
 from taskflow.testing.contract import CONTRACT_VERSION, PROGRAMS
@@ -65,7 +66,7 @@ def states() -> str:
 
 def capabilities() -> str:
     """Which driver declares what."""
-    drivers: tuple[type[Driver], ...] = (MemoryDriver, SqliteDriver)
+    drivers: tuple[type[Driver], ...] = (MemoryDriver, SqliteDriver, PostgresDriver)
     names = [driver.name for driver in drivers]
     lines = ["# Drivers and their capabilities", "", f"| capability | {' | '.join(names)} |",
              f"|---|{'---|' * len(names)}"]  # fmt: skip

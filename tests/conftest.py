@@ -31,3 +31,13 @@ def _no_settings_of_the_caller() -> Iterator[None]:
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The contract runs many programs in one test."""
+    from taskflow.testing.contract import DriverContract
+
+    for item in items:
+        owner = getattr(item, "cls", None)
+        if owner is not None and issubclass(owner, DriverContract):
+            item.add_marker(pytest.mark.timeout(600))

@@ -33,6 +33,8 @@ def test_each_is_caught(name: str) -> None:
     assert not report.passed, f"{name} passes the contract"
 
 
+@pytest.mark.slow("runs the whole contract")
+@pytest.mark.timeout(60)
 @pytest.mark.anyio
 async def test_the_sound_one_passes() -> None:
     @asynccontextmanager

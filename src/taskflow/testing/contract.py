@@ -184,8 +184,8 @@ def _program_test(
 
         anyio.run(program, backend=backend, backend_options=options)
 
-    marked: Callable[..., Any] = pytest.mark.timeout(600)(test)
-    return marked
+    program_test: Callable[..., Any] = test
+    return program_test
 
 
 async def _true_after(run: Awaitable[None]) -> bool:
