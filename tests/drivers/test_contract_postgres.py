@@ -13,6 +13,8 @@ from tests.drivers.postgres_kit import opened
 from tests.drivers.servers import PostgresServer
 
 
+@pytest.mark.slow("a server, and a schema for each program")
+@pytest.mark.timeout(90)
 class TestPostgres(DriverContract):
     @pytest.fixture(autouse=True)
     def _server(self, postgres_server: PostgresServer) -> None:

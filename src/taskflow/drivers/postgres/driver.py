@@ -96,6 +96,7 @@ class PostgresDriver(Driver):
             "call_timeout": call_timeout, "clock_offset": clock_offset,
         }  # fmt: skip
         self._url = url
+        self._clock_offset = clock_offset
         self._names = Names(queue_table, dead_letter_table)
         self._server = Server(
             dsn=url, shown=redact(url), deadline=call_timeout,
@@ -117,9 +118,8 @@ class PostgresDriver(Driver):
         return PostgresDriver(self._url, **self._options)
 
     def _shift(self) -> int:
-        offset = self._options["clock_offset"]
-        seconds: float = offset() if callable(offset) else offset
-        return round(seconds * MICRO)
+        offset = self._clock_offset
+        return round((offset if isinstance(offset, int | float) else offset()) * MICRO)
 
     # ---- opening and closing
 

@@ -37,16 +37,20 @@ _FULL: Final = ("53100",)
 _PERHAPS: Final = ("08", "57P", "58", "XX")
 
 
+def _state(error: asyncpg.PostgresError) -> str:
+    return getattr(error, "sqlstate", None) or ""
+
+
 def is_fatal(error: asyncpg.PostgresError) -> bool:
     """The server ends the connection, or it is not one to write to."""
-    state = error.sqlstate or ""
+    state = _state(error)
     severity = getattr(error, "severity_en", None)
     return state.startswith(("08", "57P", "25", "XX")) or severity in {"FATAL", "PANIC"}
 
 
 def translated(error: asyncpg.PostgresError) -> DriverError:
     """What a reply of the server to one statement means; that statement was rolled back."""
-    state, problem = error.sqlstate or "", str(error)
+    state, problem = _state(error), str(error)
     if state.startswith(_SCHEMA):
         return SchemaMismatchError(
             driver=DRIVER, found=f"not whole ({problem})",
@@ -64,7 +68,7 @@ def translated(error: asyncpg.PostgresError) -> DriverError:
 def unreachable(error: Exception, where: str) -> DriverError:
     """Why there is no connection; nothing was sent. ``where`` is free of secrets."""
     if isinstance(error, asyncpg.PostgresError):
-        refused = (error.sqlstate or "").startswith(_REFUSED)
+        refused = _state(error).startswith(_REFUSED)
         kind = StoreRefusedError if refused else DriverUnavailableError
         return kind(driver=DRIVER, problem=f"{where}: {error}")
     if isinstance(error, TimeoutError):

@@ -96,10 +96,10 @@ def _in_order(found: list[Any], request: Claim) -> list[Leased]:
         place.setdefault(safe(queue), len(place))
 
     def urgency(row: Any) -> tuple[int, str, int, int, int]:
-        _, queue, priority, seq, *_, due, _, _ = row
+        queue, priority, seq, due = row[1], row[2], row[3], row[11]
         named = place.get(queue)
-        first = (len(place), queue) if named is None else (named, "")
-        return *first, -priority, due, seq
+        first = len(place) if named is None else named
+        return first, queue if named is None else "", -priority, due, seq
 
     if len(found) > 1:
         found.sort(key=urgency)

@@ -16,7 +16,7 @@ import asyncpg
 import msgspec
 
 from taskflow.drivers.postgres.faults import unreachable
-from taskflow.drivers.postgres.schema import DRIVER
+from taskflow.drivers.postgres.schema import DRIVER, Connection
 from taskflow.errors import DriverUnavailableError
 
 if TYPE_CHECKING:
@@ -24,10 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ("Connection", "Pool", "Server")
 
-Connection = Any
-"""An ``asyncpg.Connection``, which has no types."""
-
-CONNECTING: Final = 5.0
+CONNECTING: Final = 5
 """Seconds for a new connection."""
 IDLE: Final = 300.0
 """Seconds after which a connection beyond the least number is closed."""

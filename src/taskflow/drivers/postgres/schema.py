@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import resources
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 import msgspec
@@ -11,12 +11,14 @@ import msgspec
 from taskflow.errors import SchemaMismatchError
 
 if TYPE_CHECKING:
-    from taskflow.drivers.postgres.client import Connection
     from taskflow.drivers.postgres.names import Names
 
-__all__ = ("DRIVER", "MIGRATIONS", "Migration", "check_schema", "migrate", "pending")
+__all__ = ("DRIVER", "Connection", "MIGRATIONS", "Migration", "check_schema", "migrate", "pending")
 
 DRIVER: Final = "postgres"
+
+Connection = Any
+"""An ``asyncpg.Connection``, which has no types."""
 
 
 class Migration(msgspec.Struct, frozen=True):
