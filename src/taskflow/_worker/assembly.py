@@ -124,7 +124,8 @@ def make_pools(
     }
     makers: Mapping[Lane, Callable[[], Runner]] = {
         Lane.ASYNC: lambda: AsyncLane(
-            runtime.clean, runtime.stepping, runtime.app.codec, config.max_result
+            runtime.clean, runtime.stepping, runtime.app.codec, config.max_result,
+            on_wait=runtime.body_waits,
         ),
         Lane.THREAD: lambda: ThreadSlot(
             runtime.clean, runtime.app.codec, max_result=config.max_result,

@@ -38,11 +38,22 @@ class Attempt:
     safe from any thread.
     """
 
-    __slots__ = (
-        "began", "began_at", "claimed_at", "context", "coroutine", "definition", "error", "is_cancelled",
-        "is_settling", "job", "notify_progress", "outcome", "payload", "progress", "scope",
-        "settled", "start_by", "stop_reason", "stopped_at", "trust_until", "verdict",
-    )  # fmt: skip
+    # Defaults stand on the class: most attempts change few of them, and setting them all costs.
+    payload: Any = None
+    began = False
+    began_at = 0.0
+    is_cancelled = False
+    stop_reason: StopReason | None = None
+    stopped_at = math.inf
+    coroutine: Any = None
+    claimed_at = 0.0
+    outcome: Outcome | None = None
+    error: Exception | None = None
+    is_settling = False
+    settled: anyio.Event | None = None
+    verdict: Settled | None = None
+    progress: Progress | None = None
+    start_by = math.inf
 
     def __init__(
         self, job: Leased, definition: TaskDefinition | None, *, worker_id: str, state: Any,
@@ -51,24 +62,9 @@ class Attempt:
     ) -> None:  # fmt: skip
         self.job = job
         self.definition: Any = definition
-        self.payload: Any = None
         self.scope = make_scope()
         self.context = Context(job, self, worker_id=worker_id, state=state)
-        self.began = False
-        self.began_at = 0.0
-        self.is_cancelled = False
-        self.stop_reason: StopReason | None = None
-        self.stopped_at = math.inf
-        self.coroutine: Any = None
-        self.claimed_at = 0.0
-        self.outcome: Outcome | None = None
-        self.error: Exception | None = None
-        self.is_settling = False
-        self.settled: anyio.Event | None = None
-        self.verdict: Settled | None = None
-        self.progress: Progress | None = None
         self.trust_until = trust_until
-        self.start_by = math.inf
         self.notify_progress = notify_progress
 
     def begin(self) -> None:

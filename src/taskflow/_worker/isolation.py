@@ -51,9 +51,12 @@ class CleanContext:
 @types.coroutine
 def drive(
     coroutine: Coroutine[Any, Any, Any], context: contextvars.Context, stepping: Stepping,
-    attempt: Any,
+    attempt: Any, on_wait: Callable[[], None] | None = None,
 ) -> Generator[Any, Any, Any]:  # fmt: skip
-    """Await ``coroutine`` inside ``context``; the outer task lends its place on the loop."""
+    """Await ``coroutine`` inside ``context``; the outer task lends its place on the loop.
+
+    ``on_wait`` is called when the body waits for the first time.
+    """
     send: Callable[..., Any] = coroutine.send
     step: Callable[..., Any] = send
     argument: Any = None
@@ -65,6 +68,9 @@ def drive(
             return stop.value
         finally:
             stepping.attempt = None
+        if on_wait is not None:
+            on_wait()
+            on_wait = None
         try:
             argument = yield yielded
         except GeneratorExit:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from taskflow._core.outcomes import Released
+from taskflow._core.records import Lane
 from taskflow._worker.slots import Slot
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
-    from taskflow._core.records import Lane
     from taskflow._worker.attempt import Attempt
     from taskflow._worker.lanes import Runner
     from taskflow._worker.runtime import Runtime
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 __all__ = ("Pool",)
 
 logger = logging.getLogger("taskflow.worker")
+
+BURST: Final = 2
+"""Bodies that begin together on the event loop; each that waits lets as many begin."""
 
 
 class Pool:
@@ -58,9 +61,15 @@ class Pool:
         self.ready.append(attempt)
 
     def start_ready(self) -> None:
-        """Hand what is ready to free slots, while the worker has room."""
+        """Hand what is ready to free slots, while the worker has room.
+
+        On the event loop a few at a time: a body that waits lets the next ones begin, and those
+        that never wait run one after another in one slot, which wakes nobody.
+        """
         runtime = self._runtime
-        while self.ready and runtime.room > 0 and (slot := self._free_slot()) is not None:
+        left = BURST if self.lane is Lane.ASYNC else self.size
+        while self.ready and left and runtime.room > 0 and (slot := self._free_slot()) is not None:
+            left -= 1
             runtime.running += 1
             slot.give(self.ready.popleft())
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import anyio
 from anyio import CancelScope
 
+from taskflow._core.records import Lane
 from taskflow._worker.isolation import CleanContext, Stepping
 
 if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Mapping
 
-    from taskflow._core.records import Lane
     from taskflow._port import Port
     from taskflow._worker.attempt import Attempt
     from taskflow.app import App
@@ -108,6 +108,10 @@ class Runtime:
             self.hungry = lanes
             if self.waiting is not None:
                 self.waiting.cancel()
+
+    def body_waits(self) -> None:
+        """A body on the event loop waits: others may begin meanwhile."""
+        self.pools[Lane.ASYNC].start_ready()
 
     def spread(self) -> None:
         """Start what is ready in any lane, as far as there is room over all."""

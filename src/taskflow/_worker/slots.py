@@ -117,7 +117,8 @@ class Slot:
         """Run one job to its outcome; False when this task must not run another."""
         outcome, is_sound = self._before(attempt), True
         if outcome is None:
-            self._note_start(attempt)
+            if self._runtime.port.is_watched:
+                self._note_start(attempt)
             try:
                 outcome = await self.runner.run(attempt)
             except SlotBroken as broken:
@@ -132,8 +133,9 @@ class Slot:
         """What the job has come to before its body; ``None``: run it."""
         if attempt.stop_reason is StopReason.CANCEL:
             return attempt.stop_outcome()
-        late = time.monotonic() > min(attempt.trust_until, attempt.start_by)
-        if attempt.stop_reason is not None or late or self._runtime.is_draining:
+        now = time.monotonic()
+        late = now > attempt.trust_until or now > attempt.start_by
+        if late or attempt.stop_reason is not None or self._runtime.is_draining:
             return Released(started=False)
         outcome = precheck(attempt.job, max_crashes=self._runtime.config.max_crashes)
         if outcome is not None:
@@ -154,19 +156,18 @@ class Slot:
         return None
 
     def _note_start(self, attempt: Attempt) -> None:
-        port = self._runtime.port
-        if port.is_watched:
-            spec = attempt.job.spec
-            port.emit(
-                events.JobStarted(
-                    job_id=spec.id, kind=spec.kind, queue=spec.queue, attempt=attempt.job.attempt,
-                    worker_id=self._runtime.worker_id,
-                )
-            )  # fmt: skip
+        spec = attempt.job.spec
+        self._runtime.port.emit(
+            events.JobStarted(
+                job_id=spec.id, kind=spec.kind, queue=spec.queue, attempt=attempt.job.attempt,
+                worker_id=self._runtime.worker_id,
+            )
+        )  # fmt: skip
 
     async def _after_failure(self, attempt: Attempt) -> bool:
         """The task's ``failed`` hook, once the failure is stored; best effort and bounded."""
         assert attempt.settled is not None
+        self._runtime.body_waits()
         await attempt.settled.wait()
         verdict = attempt.verdict
         if verdict is None or verdict.verdict is not Verdict.APPLIED:

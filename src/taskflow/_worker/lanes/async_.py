@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import anyio
+from anyio.lowlevel import current_token
 
 from taskflow import context as task_context
 from taskflow._bridge import native_cancel_requests
@@ -12,8 +13,11 @@ from taskflow._core.outcomes import Failed, Outcome, Released
 from taskflow._worker.isolation import CleanContext, Stepping, drive
 from taskflow._worker.lanes.classify import classify, error_info, hook_error
 from taskflow._worker.lanes.results import encode_result
+from taskflow._worker.posting import backend_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from taskflow._worker.attempt import Attempt
     from taskflow.abc import Codec
 
@@ -36,11 +40,15 @@ class AsyncLane:
         stepping: Told which attempt is being stepped.
         codec: Encodes results.
         max_result: Bytes that a result may have.
+        on_wait: Called when a body waits: another one may begin.
     """
 
     def __init__(
-        self, clean: CleanContext, stepping: Stepping, codec: Codec, max_result: int
-    ) -> None:
+        self, clean: CleanContext, stepping: Stepping, codec: Codec, max_result: int, *,
+        on_wait: Callable[[], None] | None = None,
+    ) -> None:  # fmt: skip
+        self._on_wait = on_wait
+        self._is_asyncio = backend_of(current_token()) == "asyncio"
         self._clean = clean
         self._stepping = stepping
         self._codec = codec
@@ -59,11 +67,11 @@ class AsyncLane:
         attempt.begin()
         try:
             attempt.coroutine = coroutine = context.run(attempt.definition.run, attempt.payload)
-            value = await drive(coroutine, context, self._stepping, attempt)
+            value = await drive(coroutine, context, self._stepping, attempt, self._on_wait)
         except BaseException as exc:  # every way a body can end is an outcome
             error = exc
         outcome = self._leave(attempt, error, value)
-        if native_cancel_requests():
+        if self._is_asyncio and native_cancel_requests():
             raise SlotBroken(outcome)
         return outcome
 
