@@ -107,7 +107,12 @@ def check(
     with reporting(verbose):
         sys.exit(
             driver_check.check(
-                path, app_dir, level=level, seed=seed, backend=backend, as_json=as_json,
+                path,
+                app_dir,
+                level=level,
+                seed=seed,
+                backend=backend,
+                as_json=as_json,
                 verbose=verbose,
             )
         )
