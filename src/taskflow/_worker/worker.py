@@ -94,7 +94,7 @@ class Worker:
 
         Raises:
             ConfigError, TaskDefinitionError: Nothing was started.
-            DriverError: The store could not be opened.
+            DriverError: The store could not be opened, or has a setting that would lose jobs.
 
         Cancellation: A shutdown without grace: running jobs are stopped and handed back, then
         the cancellation goes on. Jobs that ignore it hold the call.
@@ -104,21 +104,25 @@ class Worker:
             await self._app.open(self._flags)
             stack.push_async_callback(self._app.aclose)
             config = self._app.resolve(self._flags)
-            self._check(was_open=was_open)
+            await self._check(was_open=was_open)
             enter_context(self._app)
             state = None
             if self._app.lifespan is not None:
                 state = await stack.enter_async_context(self._app.lifespan(self._app))
             await self._supervise(config, state, task_status)
 
-    def _check(self, *, was_open: bool) -> None:
-        if not self._app.port.driver.facts.shared and not was_open:
+    async def _check(self, *, was_open: bool) -> None:
+        driver = self._app.port.driver
+        if not driver.facts.shared and not was_open:
             raise ConfigError(
-                option="url", value=self._app.port.driver.redacted,
+                option="url", value=driver.redacted,
                 problem="a worker of its own cannot see jobs in another process's memory: use "
                 "sqlite:///jobs.db, or run the worker inside the program that dispatches",
             )  # fmt: skip
         check_tasks()
+        for warning in await driver.check():
+            if driver.facts.shared:  # that memory forgets is no news
+                logger.warning("%s", warning)
 
     async def _supervise(self, config: Config, state: Any, task_status: TaskStatus[None]) -> None:
         """Services run shielded, so that a cancelled ``run`` still ends in order."""
