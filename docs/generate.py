@@ -9,6 +9,7 @@ from taskflow._core.states import FINAL, TRANSITIONS
 from taskflow.abc import Capability, Driver
 from taskflow.drivers.memory import MemoryDriver
 from taskflow.drivers.postgres import PostgresDriver
+from taskflow.drivers.redis import RedisDriver
 from taskflow.drivers.sqlite import SqliteDriver
 from taskflow.testing.checks import CHECKS
 from taskflow.testing.contract import CONTRACT_VERSION, PROGRAMS
@@ -66,7 +67,7 @@ def states() -> str:
 
 def capabilities() -> str:
     """Which driver declares what."""
-    drivers: tuple[type[Driver], ...] = (MemoryDriver, SqliteDriver, PostgresDriver)
+    drivers: tuple[type[Driver], ...] = (MemoryDriver, SqliteDriver, PostgresDriver, RedisDriver)
     names = [driver.name for driver in drivers]
     lines = ["# Drivers and their capabilities", "", f"| capability | {' | '.join(names)} |",
              f"|---|{'---|' * len(names)}"]  # fmt: skip

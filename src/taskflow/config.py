@@ -39,19 +39,32 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     url: Annotated[
         str | None,
         Option(
-            help="Where jobs are stored: memory://, sqlite:///file.db, postgresql://user@host/db. "
-            "Default: ./taskflow.db.",
+            help="Where jobs are stored: memory://, sqlite:///file.db, redis://host/0, "
+            "postgresql://user@host/db. Default: ./taskflow.db.",
             secret=True,
         ),
     ] = None
     driver: Annotated[
-        Literal["memory", "sqlite", "postgres"] | None,
+        Literal["memory", "sqlite", "redis", "postgres"] | None,
         Option(help="The kind of store, when there is no URL."),
     ] = None
     sqlite_queue_table: Annotated[str, Option(help="Name of the table of jobs.")] = "taskflow_jobs"
     sqlite_dead_letter_table: Annotated[str, Option(help="Name of the table of failed jobs.")] = (
         "taskflow_dead"
     )
+    redis_url: Annotated[
+        str | None, Option(help="The Redis store's URL, when there is no URL.", secret=True)
+    ] = None
+    redis_password: Annotated[
+        str | None, Option(help="The password, where the URL has none.", secret=True)
+    ] = None
+    redis_db: Annotated[int, Option(help="The database, where the URL says none.", least=0)] = 0
+    redis_max_connections: Annotated[
+        int, Option(help="Connections that are opened at most, as they are needed.", least=1)
+    ] = 10
+    redis_namespace: Annotated[
+        str, Option(help="Apps of one namespace share their jobs; the first part of every key.")
+    ] = "taskflow"
     postgres_dsn: Annotated[
         str | None, Option(help="The PostgreSQL store's URL, when there is no URL.", secret=True)
     ] = None
@@ -348,11 +361,13 @@ def _unknown(
 
 SCHEMES: Final = {
     "memory": "memory", "sqlite": "sqlite", "postgresql": "postgres", "postgres": "postgres",
+    "redis": "redis", "rediss": "redis", "unix": "redis", "redis+sentinel": "redis",
+    "rediss+sentinel": "redis", "redis+cluster": "redis", "rediss+cluster": "redis",
 }  # fmt: skip
 """URL schemes of this version and the driver that each picks."""
 
 
-STORE_URLS: Final = {"postgres_dsn": "postgres"}
+STORE_URLS: Final = {"postgres_dsn": "postgres", "redis_url": "redis"}
 """Settings that hold the URL of one kind of store, and the driver of each."""
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.drivers.redis_server import RedisServer, redis_running
 from tests.drivers.servers import PostgresServer, missing
 
 
@@ -18,3 +19,11 @@ def postgres_server() -> Iterator[PostgresServer]:
         yield server.create()
     finally:
         server.remove()
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    if RedisServer.path() is None:
+        missing("Redis")
+    with redis_running() as server:
+        yield server

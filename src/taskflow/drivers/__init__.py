@@ -32,6 +32,8 @@ def driver_for(config: Config, *, clock: Clock | None = None) -> Driver:
     parts = urlsplit(url)
     if SCHEMES.get(parts.scheme) == "postgres":
         return _postgres(url, config, clock)
+    if SCHEMES[parts.scheme] == "redis":
+        return _redis(url, config, clock)
     if SCHEMES[parts.scheme] == "memory":
         from taskflow.drivers.memory import MemoryDriver
 
@@ -56,6 +58,8 @@ def _url_of(config: Config) -> str:
         return "memory://"
     if config.driver == "postgres" or (config.driver is None and config.postgres_dsn is not None):
         return config.postgres_dsn or "postgresql://"
+    if config.driver == "redis" or (config.driver is None and config.redis_url is not None):
+        return config.redis_url or "redis://localhost:6379"
     return f"sqlite:///{DEFAULT_FILE}"
 
 
@@ -71,6 +75,18 @@ def _postgres(url: str, config: Config, clock: Clock | None) -> Driver:
         statement_cache_size=config.postgres_statement_cache_size,
         call_timeout=config.call_timeout,
         clock_offset=lambda: float(getattr(clock, "offset", 0.0)),
+    )  # fmt: skip
+
+
+def _redis(url: str, config: Config, clock: Clock | None) -> Driver:
+    try:
+        from taskflow.drivers.redis import RedisDriver
+    except ModuleNotFoundError as exc:
+        raise _no_client("redis", url, exc) from exc
+    return RedisDriver(
+        url, password=config.redis_password, db=config.redis_db,
+        max_connections=config.redis_max_connections, namespace=config.redis_namespace,
+        call_timeout=config.call_timeout, clock=clock,
     )  # fmt: skip
 
 

@@ -151,7 +151,9 @@ class Program:
             made["delay"] = draws.choice(DELAYS)
         elif draws.chance(15):
             units = draws.integer(-2, 3)
-            made["eta"] = self._bench.now + round((units * UNIT + HALF) * 1_000_000)
+            # Not at one time with delays, which a store counts by its own clock: which of the two
+            # comes first would be chance.
+            made["eta"] = self._bench.now + round((units * UNIT + HALF + 10.0) * 1_000_000)
         if draws.chance(20):
             made["result_ttl"] = draws.choice((0.0, UNIT + HALF, None))
         if draws.chance(20):

@@ -1,0 +1,122 @@
+"""One script on a connection of its own, with a deadline and errors of the seam."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from redis.exceptions import MovedError, NoScriptError, ResponseError
+
+from taskflow.drivers.redis.faults import AWAY, BROKEN, DRIVER, broken, translated
+from taskflow.drivers.redis.pool import Pool
+from taskflow.drivers.redis.rows import encode
+from taskflow.drivers.redis.scripts import script
+from taskflow.drivers.redis.server import pack
+from taskflow.errors import DriverUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from taskflow.drivers.redis.scripts import Script
+    from taskflow.drivers.redis.server import Connection, Server
+
+__all__ = ("Client",)
+
+REDIRECTS: Final = 8
+"""How often a call is sent elsewhere, or with its script, before it is given up."""
+SILENT: Final = 0.9
+"""Seconds without an answer after which a call that is given up casts doubt on all connections."""
+
+
+class Client:
+    """Runs scripts on one asyncio loop.
+
+    Args:
+        server: Opens connections.
+        tag: The key that names the namespace.
+        shift: Microseconds by which the server's time is shifted.
+        most: Connections at one time.
+        deadline: Seconds for a call.
+    """
+
+    def __init__(
+        self, server: Server, *, tag: str, shift: Callable[[], int], most: int, deadline: float
+    ) -> None:
+        self._server = server
+        self._pool = Pool(server, most=most)
+        self._tag = tag.encode()
+        self._shift = shift
+        self._deadline = deadline
+
+    async def run(self, name: str, args: object, blobs: Iterable[bytes] = ()) -> Any:
+        """The answer of a script.
+
+        Args:
+            name: Its file.
+            args: What it gets, as msgpack.
+            blobs: Bytes that ``args`` name by number.
+
+        Raises:
+            DriverError: As ``Driver`` says.
+        """
+        one = script(name)
+        command = pack("EVALSHA", one.sha, "1", self._tag, str(self._shift()), encode(args), *blobs)
+        for _ in range(REDIRECTS):
+            try:
+                return await self.send(command)
+            except ResponseError as exc:
+                await self._mend(exc, one)
+        raise DriverUnavailableError(driver=DRIVER, problem="sent from one node to the next")
+
+    async def _mend(self, error: ResponseError, one: Script) -> None:
+        """Do what makes another try worth while, or say what the refusal means."""
+        if isinstance(error, NoScriptError):
+            try:
+                await self.send(pack("SCRIPT", "LOAD", one.text))
+            except ResponseError as exc:
+                raise translated(exc) from exc
+        elif isinstance(error, MovedError):
+            self._server.move(error.host, error.port)
+            self._pool.distrust()
+        else:
+            if isinstance(error, AWAY):  # no master any more: look for the one that is
+                self._server.forget()
+                self._pool.distrust()
+            raise translated(error) from error
+
+    async def send(self, command: bytes) -> Any:
+        """The answer to one packed command; refusals are raised as the client has them."""
+        connection = await self._connection()
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(self._deadline):
+                await connection.send_packed_command(command, check_health=False)
+                reply = await connection.read_response(timeout=math.inf)
+        except ResponseError:
+            self._pool.release(connection)
+            raise
+        except BaseException as exc:
+            # Cut in the middle: what comes next on this connection is not an answer to anybody.
+            self._pool.drop(connection)
+            if time.monotonic() - began >= SILENT:
+                self._pool.distrust()
+            if isinstance(exc, BROKEN):
+                raise broken(exc) from exc
+            raise
+        self._pool.release(connection)
+        return reply
+
+    async def _connection(self) -> Connection:
+        try:
+            async with asyncio.timeout(self._deadline):
+                return await self._pool.acquire()
+        except TimeoutError as exc:
+            raise DriverUnavailableError(
+                driver=DRIVER, problem=f"{self._server.shown}: no connection in time"
+            ) from exc
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._pool.close()

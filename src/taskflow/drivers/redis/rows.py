@@ -1,0 +1,161 @@
+"""Jobs and changes as arguments of scripts, and rows as what crosses the seam."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from taskflow._core.flows import On
+from taskflow._core.records import (
+    LAST,
+    Change,
+    ErrorInfo,
+    Fetched,
+    JobRecord,
+    JobSpec,
+    Leased,
+    Progress,
+    Token,
+    decode_spec,
+    encode_spec,
+    instant,
+    later,
+)
+from taskflow._core.states import FINAL, SETTLES, Event, JobState, after
+from taskflow.errors import IllegalTransitionError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ("change_args", "draft", "encode", "leased", "record")
+
+encode: Final = msgspec.msgpack.Encoder().encode
+_progress: Final = msgspec.msgpack.Decoder(Progress)
+_error: Final = msgspec.msgpack.Decoder(ErrorInfo)
+_MOST: Final = 2**31 - 1
+_EDGES: Final = {on: index for index, on in enumerate(On)}
+_HEADER: Final = b"\xdc\x00\x19"
+"""What makes an array of 25 of a row, which is stored without."""
+
+
+class _Row(msgspec.Struct, array_like=True, gc=False):
+    """As lua/lib/rows.lua has it; 0 and '' are none."""
+
+    state: JobState
+    delivery: int
+    request_id: str
+    cancel_requested: bool
+    place: str
+    seq: int
+    due: int
+    attempt: int
+    crashes: int
+    interruptions: int
+    parks: int
+    worker_id: str
+    enqueued_at: int
+    started_at: int
+    finished_at: int
+    expires_at: int
+    reason: str
+
+
+_row: Final = msgspec.msgpack.Decoder(_Row)
+
+
+def _span(seconds: float | None) -> int | bool:
+    """Microseconds; False is none."""
+    return False if seconds is None else later(0, seconds)
+
+
+def draft(spec: JobSpec) -> tuple[bytes, bytes, bytes, bytes]:
+    """A job as accept.lua wants it."""
+    unique = spec.unique
+    states = () if unique is None else (state for state in unique.states if state not in FINAL)
+    head = (
+        f"{spec.queue}\0{spec.lane.value}", _span(spec.expires_in), _span(spec.result_ttl),
+        _span(spec.failed_ttl), False if unique is None else unique.key,
+        False if unique is None else unique.on_conflict.value,
+    )  # fmt: skip
+    fixed = (
+        spec.priority, min(spec.max_attempts, _MOST), later(0, spec.delay),
+        False if spec.eta is None else max(min(spec.eta, LAST), -LAST),
+        {state.value: True for state in states},
+    )  # fmt: skip
+    edges = dict.fromkeys((edge.id, _EDGES[edge.on]) for edge in spec.after)
+    after_ = encode(tuple(edges)) if edges else b""
+    return spec.id.encode(), encode(head) + encode(fixed), encode_spec(spec), after_
+
+
+def change_args(changes: Sequence[Change]) -> tuple[list[tuple[object, ...]], list[bytes]]:
+    """Changes as settle.lua wants them, and the bytes that they name by number."""
+    blobs: list[bytes] = []
+
+    def number(blob: bytes | None) -> int:
+        if blob is None:
+            return 0
+        blobs.append(blob)
+        return len(blobs)
+
+    args: list[tuple[object, ...]] = []
+    for change in changes:
+        token, event = change.token, change.event
+        result = number(change.result)
+        error = number(None if change.error is None else encode(change.error))
+        first = len(blobs) + 1
+        for spec in change.follow_ups:
+            blobs.extend(draft(spec))
+        states = _SETTLED.get(event)
+        if states is None:
+            raise IllegalTransitionError(state=JobState.RUNNING, event=event)
+        args.append((
+            token.id, token.delivery, token.request_id, event.value, *states,
+            later(0, change.delay), change.reason, int(change.refund),
+            int(event is Event.RELEASE and change.started), int(event is Event.PARK),
+            result, error, first if change.follow_ups else 0, len(change.follow_ups),
+        ))  # fmt: skip
+    return args, blobs
+
+
+_SETTLED: Final = {
+    event: (
+        after(JobState.RUNNING, event, by_holder=True).value,
+        after(JobState.RUNNING, event, by_holder=True, cancel_requested=True).value,
+    )
+    for event in SETTLES
+}
+"""The state that each settle leads to, and where a cancellation was asked for."""
+
+
+def leased(raw: bytes, spec: bytes) -> Leased:
+    """A row of a claim."""
+    row = _row.decode(_HEADER + raw)
+    decoded = decode_spec(spec)
+    return Leased(
+        token=Token(decoded.id, row.delivery, row.request_id), spec=decoded, attempt=row.attempt,
+        crashes=row.crashes, interruptions=row.interruptions, parks=row.parks,
+        cancel_requested=row.cancel_requested, enqueued_at=row.enqueued_at, due_at=row.due,
+        expires_at=row.expires_at or None,
+    )  # fmt: skip
+
+
+def record(
+    raw: bytes, encoded: bytes, result: bytes | None, error: bytes | None, progress: bytes | None
+) -> tuple[Fetched, int]:
+    """A job as users see it, and its instant of acceptance (µs)."""
+    row, spec = _row.decode(_HEADER + raw), decode_spec(encoded)
+    dispatched_at: Any = instant(row.enqueued_at)
+    due_at: Any = instant(row.due)
+    shown = JobRecord(
+        id=spec.id, kind=spec.kind, queue=spec.queue, lane=spec.lane, state=row.state,
+        reason=row.reason, priority=spec.priority, attempt=row.attempt,
+        max_attempts=spec.max_attempts, crashes=row.crashes, interruptions=row.interruptions,
+        parks=row.parks, delivery=row.delivery, cancel_requested=row.cancel_requested,
+        tags=spec.tags, unique=spec.unique, dispatched_at=dispatched_at, due_at=due_at,
+        started_at=instant(row.started_at or None), finished_at=instant(row.finished_at or None),
+        expires_at=instant(row.expires_at or None), worker_id=row.worker_id or None,
+        progress=None if progress is None else _progress.decode(progress),
+        error=None if error is None else _error.decode(error),
+    )  # fmt: skip
+    return Fetched(record=shown, payload=spec.payload, result=result), row.enqueued_at
