@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -217,10 +218,10 @@ async def test_garbage_in_the_mailbox_is_a_hint_to_look(
     monkeypatch.chdir(tmp_path)  # a socket's address holds 107 bytes
 
     async def act() -> None:
-        (name,) = Path("jobs.db-wake").iterdir()
+        (name,) = os.listdir("jobs.db-wake")
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             for data in (b"", b"\xff", b"\x93\x01\x02\x03"):
-                sender.sendto(data, str(name))
+                sender.sendto(data, f"jobs.db-wake/{name}")
         await anyio.sleep(0.05)
         await driver.enqueue([spec("a")])
 
