@@ -66,7 +66,7 @@ class Admin:
         found = await self.ask("KEYS", f"{{{namespace_of(driver)}}}*")
         return {key.decode().partition(":")[2] for key in found}
 
-    async def clients(self, driver: RedisDriver) -> list[str]:
+    async def clients(self) -> list[str]:
         """The ids of the connections of taskflow's."""
         lines = (await self.ask("CLIENT", "LIST")).decode().splitlines()
         clients = (dict(word.partition("=")[::2] for word in line.split()) for line in lines)

@@ -35,8 +35,8 @@ _progress: Final = msgspec.msgpack.Decoder(Progress)
 _error: Final = msgspec.msgpack.Decoder(ErrorInfo)
 _MOST: Final = 2**31 - 1
 _EDGES: Final = {on: index for index, on in enumerate(On)}
-_HEADER: Final = b"\xdc\x00\x19"
-"""What makes an array of 25 of a row, which is stored without."""
+_HEADER: Final = b"\xdc\x00\x1e"
+"""What makes an array of 30 of a row, which is stored without."""
 
 
 class _Row(msgspec.Struct, array_like=True, gc=False):
@@ -46,19 +46,23 @@ class _Row(msgspec.Struct, array_like=True, gc=False):
     delivery: int
     request_id: str
     cancel_requested: bool
-    place: str
-    seq: int
-    due: int
     attempt: int
     crashes: int
     interruptions: int
     parks: int
     worker_id: str
-    enqueued_at: int
     started_at: int
+    due: int
     finished_at: int
-    expires_at: int
     reason: str
+    fin: str
+    pending: int
+    bad: int
+    links: int
+    is_keyed: bool
+    seq: int
+    enqueued_at: int
+    expires_at: int
 
 
 _row: Final = msgspec.msgpack.Decoder(_Row)
@@ -72,20 +76,18 @@ def _span(seconds: float | None) -> int | bool:
 def draft(spec: JobSpec) -> tuple[bytes, bytes, bytes, bytes]:
     """A job as accept.lua wants it."""
     unique = spec.unique
-    states = () if unique is None else (state for state in unique.states if state not in FINAL)
+    states = () if unique is None else (one for one in unique.states if one not in FINAL)
+    key = False if unique is None else unique.key
     head = (
-        f"{spec.queue}\0{spec.lane.value}", _span(spec.expires_in), _span(spec.result_ttl),
-        _span(spec.failed_ttl), False if unique is None else unique.key,
-        False if unique is None else unique.on_conflict.value,
-    )  # fmt: skip
-    fixed = (
+        _span(spec.expires_in), False if unique is None else unique.on_conflict.value, key,
+        f"{spec.queue}\0{spec.lane.value}", _span(spec.result_ttl), _span(spec.failed_ttl),
         spec.priority, min(spec.max_attempts, _MOST), later(0, spec.delay),
-        False if spec.eta is None else max(min(spec.eta, LAST), -LAST),
-        {state.value: True for state in states},
+        False if spec.eta is None else max(min(spec.eta, LAST), -LAST), key,
+        False if unique is None else {one.value: True for one in states},
     )  # fmt: skip
     edges = dict.fromkeys((edge.id, _EDGES[edge.on]) for edge in spec.after)
     after_ = encode(tuple(edges)) if edges else b""
-    return spec.id.encode(), encode(head) + encode(fixed), encode_spec(spec), after_
+    return spec.id.encode(), encode(head)[1:], encode_spec(spec), after_  # 1: no array
 
 
 def change_args(changes: Sequence[Change]) -> tuple[list[tuple[object, ...]], list[bytes]]:

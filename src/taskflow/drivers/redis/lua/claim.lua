@@ -39,7 +39,7 @@ local function served()
   if others then
     local last
     for _, place in ipairs(call('ZRANGE', NS .. 'busy', 0, -1)) do
-      local queue = place_of(place)[1]
+      local queue = split(place)[1]
       if queue ~= last and not named[queue] and not paused[queue] then
         found[#found + 1] = queue
       end
@@ -80,7 +80,9 @@ local function take(place, room, found)
     local known = call('ZRANGE', NS .. 'ready:' .. place, offset, offset + wanted - 1, 'WITHSCORES')
     local ids = {}
     for n = 1, #known, 2 do
-      ids[#ids + 1] = sub(known[n], 17)
+      local id = sub(known[n], 17)
+      ids[#ids + 1] = id
+      place_by[id], members[id] = place, known[n]
     end
     load_all(ids)
     for n, id in ipairs(ids) do
@@ -123,7 +125,23 @@ local function lease(id)
   row[REQUEST], row[WORKER], row[STARTED] = request, worker, now
 end
 
-local ids = call('SMEMBERS', NS .. 'held:' .. request)
+-- What is still held under this request: its reply was lost.
+local function still_held()
+  local known, held = call('HGET', NS .. 'held', request), {}
+  if known then
+    known = decode(known)
+    load_all(known)
+    for _, id in ipairs(known) do
+      local row = rows[id]
+      if row and row[STATE] == 'running' and row[REQUEST] == request then
+        held[#held + 1] = id
+      end
+    end
+  end
+  return held
+end
+
+local ids = still_held()
 drain()
 if ids[1] then
   local longer = {}

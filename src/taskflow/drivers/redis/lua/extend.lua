@@ -10,7 +10,7 @@ for n, id in ipairs(ids) do
   if row and row[STATE] == 'running' and row[DELIVERY] == deliveries[n]
     and row[REQUEST] == requests[n] then
     verdicts[n] = row[ASKED] and 'cancel' or 'renewed'
-    longer[#longer + 1] = now + span
+    longer[#longer + 1] = text(now + span)
     longer[#longer + 1] = id
     if notes[n] > 0 then
       told[#told + 1] = id

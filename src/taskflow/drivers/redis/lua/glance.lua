@@ -19,7 +19,7 @@ local function has_due(queue)
   local due = call('ZRANGEBYSCORE', NS .. 'later:' .. queue, '-inf', now, 'LIMIT', 0, 100)
   load_all(due)
   for _, id in ipairs(due) do
-    if lanes[place_of(rows[id][PLACE])[2]] then return true end
+    if lanes[split(place_of(id))[2]] then return true end
   end
   return false
 end
@@ -27,7 +27,7 @@ end
 local function has_work()
   if others then
     for _, place in ipairs(call('ZRANGE', NS .. 'busy', 0, -1)) do
-      local at = place_of(place)
+      local at = split(place)
       if lanes[at[2]] and is_served(at[1]) then return true end
     end
   else

@@ -7,18 +7,18 @@ local top = before and '(' .. format('%.0f', before) or '+inf'
 local found = call('ZREVRANGEBYSCORE', NS .. 'all', top, '-inf', 'LIMIT', 0, scan)
 load_all(found)
 
-local function is_wanted(row)
-  return (not states or states[row[STATE]])
-    and (not queue or place_of(row[PLACE])[1] == queue)
-    and row[ENQUEUED] >= since and (upto == 0 or row[ENQUEUED] < upto)
+local function is_wanted(id)
+  local enqueued = fixed(id)[ENQUEUED]
+  return (not states or states[rows[id][STATE]]) and (not queue or queue_of(id) == queue)
+    and enqueued >= since and (upto == 0 or enqueued < upto)
 end
 
 local reply, size, answered, bytes, last = {''}, 1, 0, 0, nil
 for _, id in ipairs(found) do
   if answered == most or bytes > MOST_BYTES then break end
   local row = rows[id]
-  last = row[SEQ]
-  if is_wanted(row) then
+  last = fixed(id)[SEQ]
+  if is_wanted(id) then
     answered = answered + 1
     local spec = call('HGET', SPEC, id)
     bytes = bytes + #spec
@@ -28,6 +28,6 @@ for _, id in ipairs(found) do
     size = size + 4
   end
 end
-local is_end = #found < scan and (not last or rows[found[#found]][SEQ] == last)
+local is_end = #found < scan and (not last or fixed(found[#found])[SEQ] == last)
 if not is_end then reply[1] = format('%.0f', last) end
 return reply

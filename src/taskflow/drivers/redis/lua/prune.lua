@@ -44,7 +44,7 @@ end
 local ids = gather()
 drain()
 for _, id in ipairs(ids) do
-  uncount(rows[id])
+  uncount(id, rows[id])
   if rows[id][LINKS] > 0 then call('DEL', NS .. 'next:' .. id) end
   delete(id, rows[id])
 end

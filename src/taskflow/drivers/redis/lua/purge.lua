@@ -17,7 +17,7 @@ local function gather(command, key, prefix)
     end
     load_all(all)
     for _, id in ipairs(all) do
-      if #ids < STEP and rows[id][SEQ] <= last then ids[#ids + 1] = id end
+      if #ids < STEP and fixed(id)[SEQ] <= last then ids[#ids + 1] = id end
     end
     offset, looked = offset + #found, looked + #found
     if #found < STEP then return end

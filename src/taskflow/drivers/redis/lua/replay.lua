@@ -5,10 +5,11 @@ drain()
 local verdicts = {}
 
 local function replay(id, row)
-  uncount(row)
+  uncount(id, row)
   move(id, row, LAW.replay[row[STATE]])
   row[ATTEMPT], row[CRASHES], row[INTERRUPTIONS], row[PARKS] = 0, 0, 0, 0
-  row[ASKED], row[REASON], row[FINISHED], row[EXPIRES], row[DUE] = false, '', 0, 0, now
+  row[ASKED], row[REASON], row[FINISHED], row[DUE] = false, '', 0, now
+  never_expires(id)
   sync(id, row)
   return 'replayed'
 end
@@ -19,7 +20,7 @@ for n, id in ipairs(args) do
     verdicts[n] = 'unknown'
   elseif not LAW.replay[row[STATE]] then
     verdicts[n] = 'refused'
-  elseif row[KEY] and call('EXISTS', NS .. 'key:' .. row[KEY]) == 1 then
+  elseif row[KEYED] and is_key_held(id) then
     verdicts[n] = 'conflict'
   else
     verdicts[n] = replay(id, row)

@@ -19,7 +19,7 @@ end
 
 local ages = {}
 for _, place in ipairs(call('ZRANGE', NS .. 'busy', 0, -1)) do
-  ages[#ages + 1] = {place_of(place)[1], oldest(place)}
+  ages[#ages + 1] = {split(place)[1], oldest(place)}
 end
 local ended, lately = {}, call('HGETALL', NS .. 'lately')
 for n = 1, #lately, 2 do

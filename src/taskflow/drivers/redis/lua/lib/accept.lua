@@ -1,6 +1,6 @@
 -- Accepting a job, in enqueue and as a follow-up in settle.
--- A draft is four byte strings: id; what the store itself must know of it, as [place, expires in,
--- result ttl, failed ttl, key, on conflict] and then its FIXED part; the encoded spec; and its edges
+-- A draft is four byte strings: id; what the store itself must know of it: expires in, what to do
+-- about a held key, key, and then the rest of its row from PLACE on; the encoded spec; and its edges
 -- ('' for none).
 
 local seq
@@ -55,8 +55,7 @@ local function accept(id, draft, spec, after)
   for _, edge in ipairs(edges or {}) do
     if not load(edge[1]) then return 'orphan', id end
   end
-  local offset, head = cmsgpack.unpack_one(draft)
-  local place, expires_in, result_ttl, failed_ttl, key, on_conflict = unpack(head)
+  local offset, expires_in, on_conflict, key = decode_some(draft, 3, 0)
   if key then
     local refusal, holder = take_key(key, on_conflict)
     if refusal then return refusal, holder end
@@ -68,21 +67,20 @@ local function accept(id, draft, spec, after)
     new_after[#new_after + 1] = after
   end
   seq = seq + 1
-  tails[id] = sub(draft, offset + 1)
-  local part = fixed(id)
-  local due = part[ETA] or now + part[DELAY]
+  tails[id] = encode(seq, now, expires_in and now + expires_in or 0) .. sub(draft, offset + 1)
+  local due = due_of(id)
   local state = due > now and FRESH.later or FRESH.due
   if pending + bad > 0 then state = FRESH.blocked end
   local row = {
-    0, state, 0, '', false, place, seq, due, 0, 0, 0, 0, '', now, 0, 0,
-    expires_in and now + expires_in or 0, '', '', pending, bad, 0, key, result_ttl, failed_ttl,
+    0, state, 0, '', false, 0, 0, 0, 0, '', 0, due, 0, '', '', pending, bad, 0, key and true,
   }
   rows[id] = row
   olds[id] = false
   touched[#touched + 1] = id
   new_specs[#new_specs + 1] = id
   new_specs[#new_specs + 1] = spec
-  hold(id, row)
+  if not key and not edges then plain[id] = state .. text(due) end
+  if key then hold(id, row) end
   if edges then weigh(id) end
   return 'accepted', id
 end

@@ -19,7 +19,7 @@ local function skip(id, row)
 end
 
 local function rejoin(id, row)
-  if row[BAD] > 0 or (row[KEY] and call('EXISTS', NS .. 'key:' .. row[KEY]) == 1) then
+  if row[BAD] > 0 or (row[KEYED] and is_key_held(id)) then
     return
   end
   move(id, row, LAW.rejoin[row[STATE]])
@@ -128,7 +128,7 @@ end
 local function finish(id, row, state, reason, result)
   move(id, row, state)
   row[REASON], row[FINISHED] = reason, now
-  if result and (row[RESULT_TTL] ~= 0 or row[LINKS] > 0) then
+  if result and (fixed(id)[RESULT_TTL] ~= 0 or row[LINKS] > 0) then
     new_results[#new_results + 1] = id
     new_results[#new_results + 1] = result
   end

@@ -18,7 +18,8 @@
 --   later:<queue> zset  due, id: scheduled and retryable jobs
 --   dues          zset  the earliest due time, queue
 --   waiting:<queue> zset seq, id
---   leases        zset  until, id: running jobs       held:<request id>  set  ids
+--   leases        zset  until, id: running jobs
+--   held          hash  request id → ids of its claim  holding  hash  request id → jobs still held
 --   asked:<worker id>   set  ids of running jobs whose cancellation was asked for
 --   expiries      zset  time, id: may not start after it
 --   ended         zset  time, id: may be forgotten from it on; not those that are kept for ever
@@ -30,18 +31,19 @@
 -- Channels: work, final, cancel.
 --
 -- A place is <queue>\0<lane>. The score of a ready job is -priority·2^42 + due in ms since 2020.
--- A row is FIELDS msgpack values and one array, which never changes (FIXED below). All times are
--- microseconds; 0 and '' are none.
-local STATE, DELIVERY, REQUEST, ASKED, PLACE, SEQ, DUE, ATTEMPT = 2, 3, 4, 5, 6, 7, 8, 9
-local CRASHES, INTERRUPTIONS, PARKS, WORKER, ENQUEUED, STARTED = 10, 11, 12, 13, 14, 15
-local FINISHED, EXPIRES, REASON, FIN, PENDING, BAD, LINKS = 16, 17, 18, 19, 20, 21, 22
-local KEY, RESULT_TTL, FAILED_TTL = 23, 24, 25
-local FIELDS = 24
--- FIXED
-local PRIORITY, MAX_ATTEMPTS, DELAY, ETA, KEY_STATES = 1, 2, 3, 4, 5
+-- A row is msgpack values one after the other: FIELDS that change, and the rest, which does not and
+-- is read only where it is needed (`fixed`). All times are microseconds; 0, '' and false are none.
+local STATE, DELIVERY, REQUEST, ASKED, ATTEMPT, CRASHES, INTERRUPTIONS = 2, 3, 4, 5, 6, 7, 8
+local PARKS, WORKER, STARTED, DUE, FINISHED, REASON, FIN = 9, 10, 11, 12, 13, 14, 15
+local PENDING, BAD, LINKS, KEYED = 16, 17, 18, 19
+local FIELDS = 18
+-- The rest.
+local SEQ, ENQUEUED, EXPIRES, PLACE, RESULT_TTL, FAILED_TTL, PRIORITY = 1, 2, 3, 4, 5, 6, 7
+local MAX_ATTEMPTS, DELAY, ETA, KEY, KEY_STATES = 8, 9, 10, 11, 12
 
 local call, decode, encode = redis.call, cmsgpack.unpack, cmsgpack.pack
-local format, sub, floor, concat = string.format, string.sub, math.floor, table.concat
+local decode_some = cmsgpack.unpack_limit
+local format, sub, floor = string.format, string.sub, math.floor
 local NS = KEYS[1] .. ':'
 local ROW, SPEC, LEASES, ENDED = NS .. 'row', NS .. 'spec', NS .. 'leases', NS .. 'ended'
 local args = decode(ARGV[2])
@@ -83,18 +85,32 @@ local function push(batch, key, one, other)
   list[size + 2] = other
 end
 
+-- Times that many jobs share are written out once: a number costs more than a string.
+local texts = {}
+
+local function text(number)
+  local found = texts[number]
+  if not found then
+    found = format('%.0f', number)
+    texts[number] = found
+  end
+  return found
+end
+
 -- ---- rows: false where there is none; `gone` are those that this call deletes
 
 local rows, tails, fixed_parts, gone = {}, {}, {}, {}
 local touched, olds = {}, {}
-local packed = {}
+local packed, members = {}, {}
+-- Rows that are as they were made, and what those of one state and due time look like.
+local plain, plain_rows = {}, {}
 
 local function keep(id, raw)
   if not raw then
     rows[id] = false
     return
   end
-  local row = {cmsgpack.unpack_limit(raw, FIELDS, 0)}
+  local row = {decode_some(raw, FIELDS, 0)}
   tails[id] = sub(raw, row[1] + 1)
   row[1] = 0
   rows[id] = row
@@ -127,13 +143,23 @@ end
 local function fixed(id)
   local found = fixed_parts[id]
   if not found then
-    found = decode(tails[id])
+    found = {decode(tails[id])}
     fixed_parts[id] = found
   end
   return found
 end
 
+-- The one thing that a replay changes of it.
+local function never_expires(id)
+  local part = fixed(id)
+  if part[EXPIRES] > 0 then
+    part[EXPIRES] = 0
+    tails[id] = encode(unpack(part))
+  end
+end
+
 local function touch(id, row)
+  plain[id] = nil
   if olds[id] == nil then
     olds[id] = row[STATE]
     touched[#touched + 1] = id
@@ -142,32 +168,35 @@ end
 
 -- Unique keys follow at once: the next job of this very call may ask for one.
 local function hold(id, row)
-  if row[KEY] then
-    local key = NS .. 'key:' .. row[KEY]
-    if rows[id] and fixed(id)[KEY_STATES][row[STATE]] then
-      call('ZADD', key, row[SEQ], id)
-    else
-      call('ZREM', key, id)
-    end
+  local part = fixed(id)
+  local key = NS .. 'key:' .. part[KEY]
+  if rows[id] and part[KEY_STATES][row[STATE]] then
+    call('ZADD', key, part[SEQ], id)
+  else
+    call('ZREM', key, id)
   end
+end
+
+local function is_key_held(id)
+  return call('EXISTS', NS .. 'key:' .. fixed(id)[KEY]) == 1
 end
 
 local function move(id, row, state)
   touch(id, row)
   row[STATE] = state
-  hold(id, row)
+  if row[KEYED] then hold(id, row) end
 end
 
 local function delete(id, row)
   touch(id, row)
   gone[id] = row
   rows[id] = false
-  hold(id, row)
+  if row[KEYED] then hold(id, row) end
 end
 
 local function due_of(id)
-  local found = fixed(id)
-  return found[ETA] or now + found[DELAY]
+  local part = fixed(id)
+  return part[ETA] or now + part[DELAY]
 end
 
 -- ---- what this call has to tell
@@ -189,9 +218,9 @@ end
 
 -- ---- places
 
-local places = {}
+local places, place_by = {}, {}
 
-local function place_of(place)
+local function split(place)
   local found = places[place]
   if not found then
     local queue, lane = string.match(place, '^(.*)%z(%a+)$')
@@ -201,19 +230,32 @@ local function place_of(place)
   return found
 end
 
-local function member(id, row)
-  return format('%016d', row[SEQ]) .. id
+local function place_of(id)
+  return place_by[id] or fixed(id)[PLACE]
+end
+
+local function queue_of(id)
+  return split(place_by[id] or fixed(id)[PLACE])[1]
+end
+
+local function member(id)
+  local found = members[id]
+  if not found then
+    found = format('%016d', fixed(id)[SEQ]) .. id
+    members[id] = found
+  end
+  return found
 end
 
 local function score(id, row)
   local due = floor(row[DUE] / 1000) - 1577836800000
   if due < 0 then due = 0 elseif due > 4398046511103 then due = 4398046511103 end
-  return due - fixed(id)[PRIORITY] * 4398046511104
+  return text(due - fixed(id)[PRIORITY] * 4398046511104)
 end
 
 -- ---- counts
 
-local tally = {}
+local tally, ended_then = {}, {}
 
 local function count(queue, state, by)
   local states = tally[queue]
@@ -230,15 +272,15 @@ local function add_up(key, field, by)
   end
 end
 
-local function second_of(row)
-  return format('%d', floor(row[FINISHED] / 1000000)) .. '\0' .. place_of(row[PLACE])[1]
+local function second_of(id, row)
+  return format('%d', floor(row[FINISHED] / 1000000)) .. '\0' .. queue_of(id)
 end
 
 -- Takes back what an end counted, when it is undone or forgotten within the minute.
-local function uncount(row)
+local function uncount(id, row)
   local is_counted = row[STATE] == 'completed' or row[STATE] == 'failed'
   if is_counted and row[FINISHED] > now - 60000000 then
-    local field = second_of(row)
+    local field = second_of(id, row)
     if call('HEXISTS', NS .. 'lately', field) == 1 then
       add_up(NS .. 'lately', field, -1)
     end
@@ -260,69 +302,80 @@ end
 
 local lease_end
 local new_specs, new_results, new_errors, new_after = {}, {}, {}, {}
+-- What leaves and enters, by set; where there are many sets of a kind, by name.
+local out, into, drop, add, no_later, new_later, no_wait, new_wait, no_ask, new_ask, let_go, taken
 
-local function leave(id, row, old, out, drop)
+local function begin()
+  out, into, no_later, new_later, no_wait, new_wait = {}, {}, {}, {}, {}, {}
+  no_ask, new_ask, let_go, taken = {}, {}, {}, {}
+  drop = {leases = {}, ended = {}, expiries = {}}
+  add = {leases = {}, ended = {}, expiries = {}, all = {}}
+end
+
+local function leave(id, row, old)
   if old == 'available' then
-    push(out, row[PLACE], member(id, row))
-  elseif old == 'scheduled' or old == 'retryable' then
-    push(drop, 'later:' .. place_of(row[PLACE])[1], id)
-  elseif old == 'waiting' then
-    push(drop, 'waiting:' .. place_of(row[PLACE])[1], id)
+    push(out, place_of(id), member(id))
   elseif old == 'running' then
-    push(drop, 'leases', id)
-    push(drop, 'held:' .. row[REQUEST], id)
-    if row[ASKED] then
-      push(drop, 'asked:' .. row[WORKER], id)
-    end
+    local list = drop.leases
+    list[#list + 1] = id
+    let_go[row[REQUEST]] = (let_go[row[REQUEST]] or 0) + 1
+    if row[ASKED] then push(no_ask, row[WORKER], id) end
+  elseif old == 'scheduled' or old == 'retryable' then
+    push(no_later, queue_of(id), id)
+  elseif old == 'waiting' then
+    push(no_wait, queue_of(id), id)
   else
     push(drop, 'ended', id)
   end
 end
 
-local function enter(id, row, state, into, add)
+local function enter(id, row, state)
+  if state == 'running' then
+    push(add, 'leases', text(lease_end), id)
+    push(taken, row[REQUEST], id)
+    return
+  end
   if state == 'available' then
-    push(into, row[PLACE], score(id, row), member(id, row))
-  elseif state == 'scheduled' or state == 'retryable' then
-    push(add, 'later:' .. place_of(row[PLACE])[1], row[DUE], id)
+    push(into, place_of(id), score(id, row), member(id))
   elseif state == 'waiting' then
-    push(add, 'waiting:' .. place_of(row[PLACE])[1], row[SEQ], id)
-  elseif state == 'running' then
-    push(add, 'leases', lease_end, id)
-    push(add, 'held:' .. row[REQUEST], id)
+    push(new_wait, queue_of(id), fixed(id)[SEQ], id)
+  else
+    push(new_later, queue_of(id), text(row[DUE]), id)
   end
-  if row[EXPIRES] > 0 and state ~= 'running' then
-    push(add, 'expiries', row[EXPIRES], id)
-  end
+  local expires = fixed(id)[EXPIRES]
+  if expires > 0 then push(add, 'expiries', text(expires), id) end
 end
 
 -- Final, whether it was before or not: it may have ended anew.
-local function enter_final(id, row, state, old, drop, add)
-  local ttl = row[state == 'failed' and FAILED_TTL or RESULT_TTL]
+local function enter_final(id, row, state, old)
+  local part = fixed(id)
+  local ttl = part[state == 'failed' and FAILED_TTL or RESULT_TTL]
   if ttl then
-    push(add, 'ended', row[FINISHED] + ttl, id)
+    push(add, 'ended', text(row[FINISHED] + ttl), id)
   end
-  if row[EXPIRES] > 0 then
+  if part[EXPIRES] > 0 then
     push(drop, 'expiries', id)
   end
   if old ~= state and state ~= 'cancelled' then
-    call('HINCRBY', NS .. 'lately', second_of(row), 1)
+    local field = second_of(id, row)
+    ended_then[field] = (ended_then[field] or 0) + 1
   end
 end
 
-local function follow_ready(out, into)
-  for place, members in pairs(out) do
-    send('ZREM', NS .. 'ready:' .. place, members)
+local function follow_ready()
+  for place, list in pairs(out) do
+    send('ZREM', NS .. 'ready:' .. place, list)
     if call('EXISTS', NS .. 'ready:' .. place) == 0 then
       call('ZREM', NS .. 'busy', place)
     end
   end
-  for place, members in pairs(into) do
+  for place, list in pairs(into) do
     local key = NS .. 'ready:' .. place
     if call('EXISTS', key) == 0 then
       call('ZADD', NS .. 'busy', 0, place)
-      works[#works + 1] = place_of(place)
+      works[#works + 1] = split(place)
     end
-    send('ZADD', key, members)
+    send('ZADD', key, list)
   end
 end
 
@@ -341,23 +394,40 @@ local function follow_due(queue)
   end
 end
 
-local function is_set(name)
-  return sub(name, 1, 5) == 'held:' or sub(name, 1, 6) == 'asked:'
+local function send_all(command, kind, lists)
+  for name, list in pairs(lists) do
+    send(command, NS .. kind .. name, list)
+  end
 end
 
-local function follow(drop, add)
-  local queues = {}
-  for name, list in pairs(drop) do
-    send(is_set(name) and 'SREM' or 'ZREM', NS .. name, list)
-    if sub(name, 1, 6) == 'later:' then queues[sub(name, 7)] = true end
+local function follow_requests()
+  for request, by in pairs(let_go) do
+    if call('HINCRBY', NS .. 'holding', request, -by) <= 0 then
+      call('HDEL', NS .. 'holding', request)
+      call('HDEL', NS .. 'held', request)
+    end
   end
-  for name, list in pairs(add) do
-    send(is_set(name) and 'SADD' or 'ZADD', NS .. name, list)
-    if sub(name, 1, 6) == 'later:' then queues[sub(name, 7)] = true end
+  for request, list in pairs(taken) do
+    call('HSET', NS .. 'holding', request, #list)
+    call('HSET', NS .. 'held', request, encode(list))
   end
-  for queue in pairs(queues) do
-    follow_due(queue)
+end
+
+local function follow()
+  follow_ready()
+  send_all('ZREM', '', drop)
+  send_all('ZADD', '', add)
+  send_all('ZREM', 'later:', no_later)
+  send_all('ZADD', 'later:', new_later)
+  for queue in pairs(no_later) do follow_due(queue) end
+  for queue in pairs(new_later) do
+    if not no_later[queue] then follow_due(queue) end
   end
+  send_all('ZREM', 'waiting:', no_wait)
+  send_all('ZADD', 'waiting:', new_wait)
+  send_all('SREM', 'asked:', no_ask)
+  send_all('SADD', 'asked:', new_ask)
+  follow_requests()
 end
 
 local function forget(ids)
@@ -374,43 +444,66 @@ local function end_of_seq()
   end
 end
 
-local function flush()
-  local out, into, drop, add = {}, {}, {}, {}
-  local stored, size, deleted = {}, 0, {}
-  for _, id in ipairs(touched) do
-    local row, old = rows[id], olds[id]
-    local state = row and row[STATE]
-    if not row then
-      row = gone[id]
-      deleted[#deleted + 1] = id
-    else
-      packed[id] = sub(encode(row), 5) .. tails[id]
-      stored[size + 1], stored[size + 2] = id, packed[id]
-      size = size + 2
-    end
-    if old ~= state then
-      local queue = place_of(row[PLACE])[1]
-      if old then
-        leave(id, row, old, out, drop)
-        count(queue, old, -1)
-      else
-        push(add, 'all', row[SEQ], id)
-      end
-      if state then
-        count(queue, state, 1)
-        if not FINAL[state] then enter(id, row, state, into, add) end
-      end
-    end
-    if state then
-      if FINAL[state] then
-        enter_final(id, row, state, old, drop, add)
-      elseif state == 'running' and row[ASKED] then
-        push(add, 'asked:' .. row[WORKER], id)
-      end
+local function follow_counts()
+  for queue, states in pairs(tally) do
+    for state, by in pairs(states) do
+      add_up(NS .. 'counts', queue .. '\0' .. state, by)
     end
   end
-  follow_ready(out, into)
-  follow(drop, add)
+  for field, by in pairs(ended_then) do
+    call('HINCRBY', NS .. 'lately', field, by)
+  end
+end
+
+local function note(id, row, old, state)
+  if old ~= state then
+    local queue = queue_of(id)
+    if old then
+      leave(id, row, old)
+      count(queue, old, -1)
+    else
+      push(add, 'all', sub(member(id), 1, 16), id)
+    end
+    if state then
+      count(queue, state, 1)
+      if not FINAL[state] then enter(id, row, state) end
+    end
+  end
+  if FINAL[state] then
+    enter_final(id, row, state, old)
+  elseif state == 'running' and row[ASKED] then
+    push(new_ask, row[WORKER], id)
+  end
+end
+
+local function encoded(id, row)
+  local kind = plain[id]
+  if not kind then return sub(encode(row), 5) end
+  local same = plain_rows[kind]
+  if not same then
+    same = sub(encode(row), 5)
+    plain_rows[kind] = same
+  end
+  return same
+end
+
+local function flush()
+  local stored, size, deleted = {}, 0, {}
+  begin()
+  for _, id in ipairs(touched) do
+    local row = rows[id]
+    if row then
+      local raw = encoded(id, row) .. tails[id]
+      packed[id] = raw
+      stored[size + 1], stored[size + 2] = id, raw
+      size = size + 2
+      note(id, row, olds[id], row[STATE])
+    else
+      deleted[#deleted + 1] = id
+      note(id, gone[id], olds[id], false)
+    end
+  end
+  follow()
   send('HSET', ROW, stored)
   send('HSET', SPEC, new_specs)
   send('HSET', NS .. 'after', new_after)
@@ -420,12 +513,8 @@ local function flush()
     forget(deleted)
     end_of_seq()
   end
-  for queue, states in pairs(tally) do
-    for state, by in pairs(states) do
-      add_up(NS .. 'counts', queue .. '\0' .. state, by)
-    end
-  end
-  touched, olds, gone, tally = {}, {}, {}, {}
+  follow_counts()
+  touched, olds, gone, tally, ended_then = {}, {}, {}, {}, {}
   new_specs, new_results, new_errors, new_after = {}, {}, {}, {}
 end
 
