@@ -10,7 +10,7 @@ from taskflow.drivers.sqlite.flows import sync, sync_next
 from taskflow.drivers.sqlite.tx import listed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from taskflow.drivers.sqlite.tx import Tx
 
@@ -39,7 +39,7 @@ _FINISH: Final = (
     " SELECT {ended}, :now, :now + result_ttl FROM {jobs}"
     " WHERE seq IN (SELECT value FROM json_each(:these))"
 )
-_REMOVE: Final = "DELETE FROM {jobs} WHERE seq IN (SELECT value FROM json_each(?)) RETURNING id"
+_REMOVE: Final = "DELETE FROM {jobs} WHERE seq IN (SELECT value FROM json_each(?))"
 
 
 def cancel_rows(
@@ -57,21 +57,25 @@ def put_away(tx: Tx, seqs: Sequence[int], *, is_failed: bool, cascades: bool = F
         return
     these = listed(seqs)
     tx.run(_TO_DEAD if is_failed else _TO_FINISHED, (tx.now, tx.now, these))
-    _remove(tx, these, cascades=cascades)
+    ids = [row[0] for row in tx.run(f"{_REMOVE} RETURNING id", (these,))]
+    _tell(tx, ids, cascades=cascades)
 
 
 def finish_rows(
-    tx: Tx, seqs: Sequence[int], *, state: JobState, event: Event, reason: str, refund: bool
+    tx: Tx, ended: Mapping[str, int], *, state: JobState, event: Event, reason: str, refund: bool
 ) -> None:
-    """Complete or cancel running jobs of which nothing else is to be noted, all at once."""
-    these = listed(seqs)
+    """Complete or cancel running jobs of which nothing else is to be noted, all at once.
+
+    ``ended`` has their row numbers by their ids.
+    """
+    these = listed(ended.values())
     how = {"state": state, "event": event, "reason": reason, "refund": refund}
     tx.run(_FINISH, {**how, "now": tx.now, "these": these})
-    _remove(tx, these)
+    tx.run(_REMOVE, (these,))
+    _tell(tx, list(ended))
 
 
-def _remove(tx: Tx, these: str, *, cascades: bool = False) -> None:
-    ids = [row[0] for row in tx.run(_REMOVE, (these,))]
+def _tell(tx: Tx, ids: Sequence[str], *, cascades: bool = False) -> None:
     tx.news.finals.update(ids)
     tell_successors(tx, ids, cascades=cascades)
 

@@ -35,7 +35,10 @@ _CHANGE: Final = (
 _PLAIN: Final = frozenset({Event.COMPLETE, Event.CANCEL})
 """Ends that change no counter of their own."""
 _FOLLOWED: Final = "SELECT 1 FROM {edges} WHERE from_id = ? LIMIT 1"
-_RESULT: Final = "INSERT INTO {results} (seq, result) VALUES (?, ?)"
+_RESULTS: Final = (
+    "INSERT INTO {results} (seq, result)"
+    " SELECT column1, column2 FROM (VALUES {pairs}) WHERE column1 IS NOT NULL"
+)
 
 
 class _Job:
@@ -66,7 +69,7 @@ class _Settling:
         self._writes: list[tuple[object, ...]] = []
         self._results: list[tuple[int, bytes]] = []
         self._ended: dict[bool, list[int]] = {False: [], True: []}
-        self._finished: dict[tuple[JobState, Event, str, bool], list[int]] = {}
+        self._finished: dict[tuple[JobState, Event, str, bool], dict[str, int]] = {}
 
     def apply(self, change: Change) -> Settled:
         if change.event not in SETTLES:
@@ -111,7 +114,7 @@ class _Settling:
                 self._keep_result(job, change)
             if change.event in _PLAIN and change.error is None:
                 how = (state, change.event, reason, change.refund)
-                self._finished.setdefault(how, []).append(job.seq)
+                self._finished.setdefault(how, {})[token.id] = job.seq
                 return
             self._ended[state is JobState.FAILED].append(job.seq)
         else:
@@ -137,10 +140,10 @@ class _Settling:
             self._tx.many(_CHANGE, self._writes)
             self._writes = []
         if self._results:
-            self._tx.many(_RESULT, self._results)
+            self._tx.many_pairs(_RESULTS, self._results)
             self._results = []
-        for (state, event, reason, refund), seqs in self._finished.items():
-            finish_rows(self._tx, seqs, state=state, event=event, reason=reason, refund=refund)
+        for (state, event, reason, refund), ended in self._finished.items():
+            finish_rows(self._tx, ended, state=state, event=event, reason=reason, refund=refund)
         self._finished.clear()
         for is_failed, seqs in self._ended.items():
             put_away(self._tx, seqs, is_failed=is_failed)

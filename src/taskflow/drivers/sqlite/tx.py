@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from taskflow._core.flows import CALL_EDGES
@@ -28,10 +29,11 @@ class Statements:
         self._made: dict[tuple[str, int], str] = {}
 
     def text(self, sql: str, ids: int = 0) -> str:
-        """The statement with its names, and room for so many ids at ``{ids}``."""
+        """The statement with its names, and room for so many at ``{ids}`` or ``{pairs}``."""
         made = self._made.get((sql, ids))
         if made is None:
-            made = sql.format_map({**self._words, "ids": ",".join("?" * ids)})
+            rooms = {"ids": ",".join("?" * ids), "pairs": ",".join(["(?,?)"] * ids)}
+            made = sql.format_map({**self._words, **rooms})
             self._made[sql, ids] = made
         return made
 
@@ -88,6 +90,17 @@ class Tx:
             times = sql.count("{ids}")
             rows += self._conn.execute(self._statements.text(sql, room), part * times).fetchall()
         return rows
+
+    def many_pairs(self, sql: str, pairs: Sequence[tuple[object, object]]) -> None:
+        """Execute a statement that names the pairs as ``{pairs}``: one step for many of them.
+
+        Their number is padded like that of ids, with pairs of NULL.
+        """
+        for start in range(0, len(pairs), _CHUNK):
+            part = pairs[start : start + _CHUNK]
+            room = 1 << (len(part) - 1).bit_length()
+            values = [*chain.from_iterable(part), *[None] * (2 * (room - len(part)))]
+            self._conn.execute(self._statements.text(sql, room), values)
 
     def by_ids_run(self, sql: str, ids: Iterable[str], *first: Any) -> None:
         """Execute a statement that names the ids as ``{ids}``, after other parameters."""
