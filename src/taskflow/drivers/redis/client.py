@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -93,7 +92,7 @@ class Client:
         try:
             async with asyncio.timeout(self._deadline):
                 await connection.send_packed_command(command, check_health=False)
-                reply = await connection.read_response(timeout=math.inf)
+                reply = await connection.read_response()
         except ResponseError:
             self._pool.release(connection)
             raise

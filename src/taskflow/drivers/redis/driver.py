@@ -73,7 +73,7 @@ class RedisDriver(Driver):
             Capability.FLOWS, Capability.NOTIFY,
         }
     )  # fmt: skip
-    facts: ClassVar[Facts] = Facts(time_precision=0.001, max_payload=256 << 20)
+    facts: ClassVar[Facts] = Facts(time_precision=0.001)
 
     def __init__(
         self, url: str = "redis://localhost:6379", *, password: str | None = None, db: int = 0,

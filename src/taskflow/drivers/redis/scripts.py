@@ -39,7 +39,7 @@ def script(name: str) -> Script:
     own = _read(name)
     first = own.splitlines()[0]
     needs = first.removeprefix(_NEEDS).split() if first.startswith(_NEEDS) else []
-    text = "\n".join([_law(), *(_read(f"lib/{one}") for one in ("rows", *needs)), own])
+    text = "\n".join([_law(), *(_read(f"lib/{one}") for one in ("rows", "sets", *needs)), own])
     return Script(name, text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 

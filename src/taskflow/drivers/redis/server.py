@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import socket
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,17 +16,18 @@ from taskflow.errors import DriverError, DriverUnavailableError
 if TYPE_CHECKING:
     from taskflow.drivers.redis.address import Address
 
-__all__ = ("CONNECTING", "Connection", "Server", "abort", "ask", "pack")
+__all__ = ("CONNECTING", "Connection", "Server", "abort", "ask", "has_data", "pack")
 
 Connection = Any
 """A connection of redis-py's, which has no types that are worth their name."""
 
 CONNECTING: Final = 5.0
 """Seconds for a new connection."""
+_PATIENCE: Final = {
+    "TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 30_000,
+}  # fmt: skip
 _KEEPALIVE: Final = {
-    getattr(socket, name): value
-    for name, value in {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}.items()
-    if hasattr(socket, name)
+    getattr(socket, name): value for name, value in _PATIENCE.items() if hasattr(socket, name)
 }
 
 
@@ -40,7 +40,7 @@ def pack(*words: str | bytes) -> bytes:
 async def ask(connection: Connection, *words: str) -> Any:
     """Send one command and read its answer."""
     await connection.send_packed_command(pack(*words), check_health=False)
-    return await connection.read_response(timeout=math.inf)
+    return await connection.read_response()
 
 
 def abort(connection: Connection) -> None:
@@ -50,6 +50,11 @@ def abort(connection: Connection) -> None:
         connection._parser.on_disconnect()  # noqa: SLF001
         connection._reader = connection._writer = None  # noqa: SLF001
         writer.transport.abort()
+
+
+def has_data(connection: Connection) -> bool:
+    """Something has come that nobody has read."""
+    return bool(connection._reader._buffer)  # noqa: SLF001 - there is no public way to know
 
 
 class Server:
@@ -157,6 +162,7 @@ class Server:
         except BaseException:
             abort(connection)
             raise
+        connection.socket_timeout = None  # every call has a deadline of its own
         return connection
 
     def _made(self, host: tuple[str, int] | None, *, is_sentinel: bool) -> Connection:

@@ -17,7 +17,7 @@ import msgspec
 
 from taskflow._core.records import Wait, Wake
 from taskflow.drivers.redis.faults import BROKEN, DRIVER
-from taskflow.drivers.redis.server import Connection, Server, abort, pack
+from taskflow.drivers.redis.server import Connection, Server, abort, has_data, pack
 from taskflow.errors import DriverError, DriverUnavailableError
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ PING: Final = 5.0
 """Seconds between two proofs that the connection is alive."""
 DEAF: Final = 2.0
 """Seconds in which it must answer, and in which it must be opened."""
+LINGER: Final = 2.0
+"""Seconds that the connection stays open when nobody waits any more: what nobody reads piles up."""
 DEAD: Final = (DriverError, *BROKEN)
 """How it may fail; beside waits that look for themselves, nobody needs to know."""
 
@@ -80,12 +82,15 @@ class Waits:
         self._listener: Connection = None
         self._is_opening = self._is_reading = self._is_closed = False
         self._next_try = self._next_ping = self._answer_by = 0.0
+        self._lingering: asyncio.TimerHandle | None = None
 
     async def wait(self, request: Wait) -> Wake:
         """See ``Driver.wait``."""
         deadline = time.monotonic() + request.timeout
         waiter = _Waiter(request)
         self._waiters.add(waiter)
+        if self._lingering is not None:
+            self._lingering.cancel()
         try:
             while True:
                 await self._listen()
@@ -99,7 +104,9 @@ class Waits:
                     raise DriverUnavailableError(driver=DRIVER, problem="the driver is closed")
         finally:
             self._waiters.discard(waiter)
-            self._hand_on()
+            self._hand_on(waiter)
+            if not self._waiters and not self._is_closed:
+                self._lingering = asyncio.get_running_loop().call_later(LINGER, self._rest)
 
     async def _look(self, request: Wait) -> tuple[Wake, float]:
         """What there is, and the seconds until the next job is due."""
@@ -112,7 +119,7 @@ class Waits:
         return wake, math.inf if due_in is False else due_in / 1_000_000
 
     async def _sleep(self, waiter: _Waiter, seconds: float) -> None:
-        with suppress(TimeoutError):
+        try:
             async with asyncio.timeout(seconds):
                 while not waiter.is_told and not self._is_closed:
                     if self._listener is not None and not self._is_reading:
@@ -120,6 +127,10 @@ class Waits:
                     else:
                         waiter.woken.clear()
                         await waiter.woken.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._hand_on(waiter)
 
     # ---- the connection that listens
 
@@ -128,9 +139,7 @@ class Waits:
         listener = self._listener
         self._is_reading = True
         try:
-            news = await listener.read_response(
-                timeout=math.inf, disconnect_on_error=False, push_request=True
-            )
+            news = await listener.read_response(disconnect_on_error=False, push_request=True)
         except BROKEN:
             self._drop(listener)
         else:
@@ -143,19 +152,28 @@ class Waits:
         if not isinstance(news, list) or len(news) != 3 or news[0] != b"message":
             return
         channel = news[1].decode().removeprefix(self._prefix)
-        for waiter in self._waiters:
-            if not waiter.is_told and waiter.concerns(channel, news[2]):
-                waiter.tell()
+        with suppress(msgspec.MsgspecError, UnicodeError):  # somebody else's, on our channel
+            for waiter in self._waiters:
+                if not waiter.is_told and waiter.concerns(channel, news[2]):
+                    waiter.tell()
 
-    def _hand_on(self) -> None:
+    def _hand_on(self, reader: _Waiter) -> None:
         """Have another one read, when nobody does."""
-        if not self._is_reading and self._waiters:
-            next(iter(self._waiters)).woken.set()
+        if not self._is_reading:
+            for waiter in self._waiters:
+                if waiter is not reader and not waiter.is_told:
+                    waiter.woken.set()
+                    return
+
+    def _rest(self) -> None:
+        """Nobody has waited for a while."""
+        if not self._waiters and self._listener is not None:
+            self._drop(self._listener)
 
     async def _listen(self) -> None:
         """Have a connection that hears, if it can be had soon."""
         now = time.monotonic()
-        if self._listener is not None and now > self._answer_by:
+        if self._listener is not None and now > self._answer_by and not has_data(self._listener):
             self._drop(self._listener)
         if self._listener is None:
             if now >= self._next_try and not self._is_opening:
@@ -173,7 +191,7 @@ class Waits:
                 listener = await self._server.connect()
                 await listener.send_packed_command(pack("SUBSCRIBE", *channels), check_health=False)
                 for _ in channels:
-                    await listener.read_response(timeout=math.inf, push_request=True)
+                    await listener.read_response(push_request=True)
         except DEAD:
             self._next_try = time.monotonic() + POLL
             if listener is not None:
@@ -201,6 +219,8 @@ class Waits:
     def close(self) -> None:
         """End every wait with an error."""
         self._is_closed = True
+        if self._lingering is not None:
+            self._lingering.cancel()
         if self._listener is not None:
             self._drop(self._listener)
         for waiter in self._waiters:
