@@ -19,7 +19,8 @@ __all__ = ("RedisServer", "redis_running")
 class RedisServer:
     """A Redis, or a Valkey, of our own; dies with this process.
 
-    ``settings`` are directives of its configuration, with ``_`` for ``-``.
+    ``settings`` are directives of its configuration, with ``_`` for ``-``; ``words`` come first on
+    its command line.
     """
 
     def __init__(self, **settings: str) -> None:
@@ -29,6 +30,7 @@ class RedisServer:
             "bind": "127.0.0.1", "dir": str(self.folder), "save": "", "appendonly": "no",
             "unixsocket": str(self.folder / "socket"), **settings,
         }  # fmt: skip
+        self.words: tuple[str, ...] = ()
         self._process: subprocess.Popen[bytes] | None = None
 
     @staticmethod
@@ -46,7 +48,7 @@ class RedisServer:
     def start(self) -> Self:
         path = self.path()
         assert path is not None
-        words = [path, "--port", str(self.port), "--daemonize", "no"]
+        words = [path, *self.words, "--port", str(self.port), "--daemonize", "no"]
         for name, value in self.settings.items():
             words += [f"--{name.replace('_', '-')}", value]
         if shutil.which("setpriv"):
