@@ -35,8 +35,8 @@ _progress: Final = msgspec.msgpack.Decoder(Progress)
 _error: Final = msgspec.msgpack.Decoder(ErrorInfo)
 _MOST: Final = 2**31 - 1
 _EDGES: Final = {on: index for index, on in enumerate(On)}
-_HEADER: Final = b"\xdc\x00\x1e"
-"""What makes an array of 30 of a row, which is stored without."""
+_HEADER: Final = b"\xdc\x00\x1f"
+"""What makes an array of 31 of a row, which is stored without."""
 
 
 class _Row(msgspec.Struct, array_like=True, gc=False):
@@ -60,9 +60,24 @@ class _Row(msgspec.Struct, array_like=True, gc=False):
     bad: int
     links: int
     is_keyed: bool
+    place: str
+    result_ttl: int | bool
+    failed_ttl: int | bool
+    priority: int
+    max_attempts: int
+    delay: int
+    eta: int | bool
+    key: str | bool
+    key_states: msgspec.Raw
+    on_conflict: str | bool
+    expires_in: int | bool
     seq: int
     enqueued_at: int
-    expires_at: int
+
+    @property
+    def expires_at(self) -> int | None:
+        """The instant from which on it may not start any more."""
+        return None if self.expires_in is False else self.enqueued_at + self.expires_in
 
 
 _row: Final = msgspec.msgpack.Decoder(_Row)
@@ -79,11 +94,11 @@ def draft(spec: JobSpec) -> tuple[bytes, bytes, bytes, bytes]:
     states = () if unique is None else (one for one in unique.states if one not in FINAL)
     key = False if unique is None else unique.key
     head = (
-        _span(spec.expires_in), False if unique is None else unique.on_conflict.value, key,
         f"{spec.queue}\0{spec.lane.value}", _span(spec.result_ttl), _span(spec.failed_ttl),
         spec.priority, min(spec.max_attempts, _MOST), later(0, spec.delay),
         False if spec.eta is None else max(min(spec.eta, LAST), -LAST), key,
         False if unique is None else {one.value: True for one in states},
+        False if unique is None else unique.on_conflict.value, _span(spec.expires_in),
     )  # fmt: skip
     edges = dict.fromkeys((edge.id, _EDGES[edge.on]) for edge in spec.after)
     after_ = encode(tuple(edges)) if edges else b""
@@ -138,7 +153,7 @@ def leased(raw: bytes, spec: bytes) -> Leased:
         token=Token(decoded.id, row.delivery, row.request_id), spec=decoded, attempt=row.attempt,
         crashes=row.crashes, interruptions=row.interruptions, parks=row.parks,
         cancel_requested=row.cancel_requested, enqueued_at=row.enqueued_at, due_at=row.due,
-        expires_at=row.expires_at or None,
+        expires_at=row.expires_at,
     )  # fmt: skip
 
 
@@ -156,7 +171,7 @@ def record(
         parks=row.parks, delivery=row.delivery, cancel_requested=row.cancel_requested,
         tags=spec.tags, unique=spec.unique, dispatched_at=dispatched_at, due_at=due_at,
         started_at=instant(row.started_at or None), finished_at=instant(row.finished_at or None),
-        expires_at=instant(row.expires_at or None), worker_id=row.worker_id or None,
+        expires_at=instant(row.expires_at), worker_id=row.worker_id or None,
         progress=None if progress is None else _progress.decode(progress),
         error=None if error is None else _error.decode(error),
     )  # fmt: skip

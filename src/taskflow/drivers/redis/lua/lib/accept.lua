@@ -1,9 +1,9 @@
 -- Accepting a job, in enqueue and as a follow-up in settle.
--- A draft is four byte strings: id; what the store itself must know of it: expires in, what to do
--- about a held key, key, and then the rest of its row from PLACE on; the encoded spec; and its edges
--- ('' for none).
+-- A draft is four byte strings: id; what the store itself must know of it, as the rest of its row
+-- up to SEQ; the encoded spec; and its edges ('' for none).
 
 local seq
+local encoded_now = encode(now)
 
 local function take_seqs(wanted)
   seq = call('INCRBY', NS .. 'seq', wanted) - wanted
@@ -55,11 +55,14 @@ local function accept(id, draft, spec, after)
   for _, edge in ipairs(edges or {}) do
     if not load(edge[1]) then return 'orphan', id end
   end
-  local offset, expires_in, on_conflict, key = decode_some(draft, 3, 0)
+  tails[id] = draft .. encode(seq + 1) .. encoded_now
+  local part = {decode(tails[id])}
+  local key = part[KEY]
   if key then
-    local refusal, holder = take_key(key, on_conflict)
+    local refusal, holder = take_key(key, part[ON_CONFLICT])
     if refusal then return refusal, holder end
   end
+  fixed_parts[id] = part
   local pending, bad = 0, 0
   if edges then
     pending, bad = link(id, edges)
@@ -67,8 +70,7 @@ local function accept(id, draft, spec, after)
     new_after[#new_after + 1] = after
   end
   seq = seq + 1
-  tails[id] = encode(seq, now, expires_in and now + expires_in or 0) .. sub(draft, offset + 1)
-  local due = due_of(id)
+  local due = part[ETA] or now + part[DELAY]
   local state = due > now and FRESH.later or FRESH.due
   if pending + bad > 0 then state = FRESH.blocked end
   local row = {

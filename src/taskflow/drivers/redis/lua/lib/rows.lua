@@ -38,8 +38,8 @@ local PARKS, WORKER, STARTED, DUE, FINISHED, REASON, FIN = 9, 10, 11, 12, 13, 14
 local PENDING, BAD, LINKS, KEYED = 16, 17, 18, 19
 local FIELDS = 18
 -- The rest.
-local SEQ, ENQUEUED, EXPIRES, PLACE, RESULT_TTL, FAILED_TTL, PRIORITY = 1, 2, 3, 4, 5, 6, 7
-local MAX_ATTEMPTS, DELAY, ETA, KEY, KEY_STATES = 8, 9, 10, 11, 12
+local PLACE, RESULT_TTL, FAILED_TTL, PRIORITY, MAX_ATTEMPTS, DELAY, ETA = 1, 2, 3, 4, 5, 6, 7
+local KEY, KEY_STATES, ON_CONFLICT, EXPIRES_IN, SEQ, ENQUEUED = 8, 9, 10, 11, 12, 13
 
 local call, decode, encode = redis.call, cmsgpack.unpack, cmsgpack.pack
 local decode_some = cmsgpack.unpack_limit
@@ -152,8 +152,8 @@ end
 -- The one thing that a replay changes of it.
 local function never_expires(id)
   local part = fixed(id)
-  if part[EXPIRES] > 0 then
-    part[EXPIRES] = 0
+  if part[EXPIRES_IN] then
+    part[EXPIRES_IN] = false
     tails[id] = encode(unpack(part))
   end
 end
@@ -255,7 +255,7 @@ end
 
 -- ---- counts
 
-local tally, ended_then = {}, {}
+local tally, ended_now = {}, {}
 
 local function count(queue, state, by)
   local states = tally[queue]
@@ -272,15 +272,15 @@ local function add_up(key, field, by)
   end
 end
 
-local function second_of(id, row)
-  return format('%d', floor(row[FINISHED] / 1000000)) .. '\0' .. queue_of(id)
+local function second_of(time, queue)
+  return format('%d', floor(time / 1000000)) .. '\0' .. queue
 end
 
 -- Takes back what an end counted, when it is undone or forgotten within the minute.
 local function uncount(id, row)
   local is_counted = row[STATE] == 'completed' or row[STATE] == 'failed'
   if is_counted and row[FINISHED] > now - 60000000 then
-    local field = second_of(id, row)
+    local field = second_of(row[FINISHED], queue_of(id))
     if call('HEXISTS', NS .. 'lately', field) == 1 then
       add_up(NS .. 'lately', field, -1)
     end

@@ -42,8 +42,10 @@ local function enter(id, row, state)
   else
     push(new_later, queue_of(id), text(row[DUE]), id)
   end
-  local expires = fixed(id)[EXPIRES]
-  if expires > 0 then push(add, 'expiries', text(expires), id) end
+  local part = fixed(id)
+  if part[EXPIRES_IN] then
+    push(add, 'expiries', text(part[ENQUEUED] + part[EXPIRES_IN]), id)
+  end
 end
 
 -- Final, whether it was before or not: it may have ended anew.
@@ -53,12 +55,12 @@ local function enter_final(id, row, state, old)
   if ttl then
     push(add, 'ended', text(row[FINISHED] + ttl), id)
   end
-  if part[EXPIRES] > 0 then
+  if part[EXPIRES_IN] then
     push(drop, 'expiries', id)
   end
   if old ~= state and state ~= 'cancelled' then
-    local field = second_of(id, row)
-    ended_then[field] = (ended_then[field] or 0) + 1
+    local queue = queue_of(id)
+    ended_now[queue] = (ended_now[queue] or 0) + 1
   end
 end
 
@@ -150,8 +152,8 @@ local function follow_counts()
       add_up(NS .. 'counts', queue .. '\0' .. state, by)
     end
   end
-  for field, by in pairs(ended_then) do
-    call('HINCRBY', NS .. 'lately', field, by)
+  for queue, by in pairs(ended_now) do
+    call('HINCRBY', NS .. 'lately', second_of(now, queue), by)
   end
 end
 
@@ -214,7 +216,7 @@ local function flush()
     end_of_seq()
   end
   follow_counts()
-  touched, olds, gone, tally, ended_then = {}, {}, {}, {}, {}
+  touched, olds, gone, tally, ended_now = {}, {}, {}, {}, {}
   new_specs, new_results, new_errors, new_after = {}, {}, {}, {}
 end
 
