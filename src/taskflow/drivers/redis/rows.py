@@ -105,34 +105,50 @@ def draft(spec: JobSpec) -> tuple[bytes, bytes, bytes, bytes]:
     return spec.id.encode(), encode(head)[1:], encode_spec(spec), after_  # 1: no array
 
 
-def change_args(changes: Sequence[Change]) -> tuple[list[tuple[object, ...]], list[bytes]]:
+def change_args(changes: Sequence[Change]) -> tuple[object, list[bytes]]:
     """Changes as settle.lua wants them, and the bytes that they name by number."""
     blobs: list[bytes] = []
-
-    def number(blob: bytes | None) -> int:
-        if blob is None:
-            return 0
-        blobs.append(blob)
-        return len(blobs)
-
+    kinds: dict[tuple[object, ...], int] = {}
     args: list[tuple[object, ...]] = []
     for change in changes:
-        token, event = change.token, change.event
-        result = number(change.result)
-        error = number(None if change.error is None else encode(change.error))
-        first = len(blobs) + 1
-        for spec in change.follow_ups:
-            blobs.extend(draft(spec))
-        states = _SETTLED.get(event)
-        if states is None:
-            raise IllegalTransitionError(state=JobState.RUNNING, event=event)
-        args.append((
-            token.id, token.delivery, token.request_id, event.value, *states,
-            later(0, change.delay), change.reason, int(change.refund),
-            int(event is Event.RELEASE and change.started), int(event is Event.PARK),
-            result, error, first if change.follow_ups else 0, len(change.follow_ups),
-        ))  # fmt: skip
-    return args, blobs
+        token = change.token
+        kind = _kind(change)
+        result = 0
+        if change.result is not None:
+            blobs.append(change.result)
+            result = len(blobs)
+        head = (
+            token.id, token.delivery, token.request_id, kinds.setdefault(kind, len(kinds) + 1),
+            result,
+        )  # fmt: skip
+        args.append(head + _more(change, blobs))
+    return (tuple(kinds), args), blobs
+
+
+def _kind(change: Change) -> tuple[object, ...]:
+    event = change.event
+    states = _SETTLED.get(event)
+    if states is None:
+        raise IllegalTransitionError(state=JobState.RUNNING, event=event)
+    return (
+        event.value, *states, int(change.refund), int(event is Event.RELEASE and change.started),
+        int(event is Event.PARK),
+    )  # fmt: skip
+
+
+def _more(change: Change, blobs: list[bytes]) -> tuple[object, ...]:
+    """What few changes have."""
+    if not (change.delay or change.reason or change.error or change.follow_ups):
+        return ()
+    error = 0
+    if change.error is not None:
+        blobs.append(encode(change.error))
+        error = len(blobs)
+    first = len(blobs) + 1
+    for spec in change.follow_ups:
+        blobs.extend(draft(spec))
+    count = len(change.follow_ups)
+    return later(0, change.delay), change.reason, error, first if count else 0, count
 
 
 _SETTLED: Final = {

@@ -189,6 +189,19 @@ local function encoded(id, row)
   return same
 end
 
+-- The common case of `note`: a new job, due, and nothing else to be said of it.
+local function note_plain(id, row)
+  local part = fixed(id)
+  local place = part[PLACE]
+  local name = format('%016d', part[SEQ])
+  members[id] = name .. id
+  local list = add.all
+  local size = #list
+  list[size + 1], list[size + 2] = name, id
+  push(into, place, score(id, row), members[id])
+  count(split(place)[1], row[STATE], 1)
+end
+
 local function flush()
   local stored, size, deleted = {}, 0, {}
   begin()
@@ -199,7 +212,11 @@ local function flush()
       packed[id] = raw
       stored[size + 1], stored[size + 2] = id, raw
       size = size + 2
-      note(id, row, olds[id], row[STATE])
+      if plain[id] and row[STATE] == FRESH.due and not fixed(id)[EXPIRES_IN] then
+        note_plain(id, row)
+      else
+        note(id, row, olds[id], row[STATE])
+      end
     else
       deleted[#deleted + 1] = id
       note(id, gone[id], olds[id], false)
@@ -218,6 +235,7 @@ local function flush()
   follow_counts()
   touched, olds, gone, tally, ended_now = {}, {}, {}, {}, {}
   new_specs, new_results, new_errors, new_after = {}, {}, {}, {}
+  plain = {}
 end
 
 local function done()
