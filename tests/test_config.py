@@ -233,6 +233,7 @@ def test_unknown_keywords_name_a_near_one() -> None:
 TEXTS: dict[str, tuple[str, Any]] = {
     "url": ("sqlite:///x.db", "sqlite:///x.db"),
     "postgres_dsn": ("postgresql:///x", "postgresql:///x"),
+    "redis_url": ("redis://host", "redis://host"),
     "retry_delay": ("7", Backoff.fixed(7)),
 }
 

@@ -25,10 +25,11 @@ async def pids(app: App[Any], count: int) -> list[int]:
 
 @pytest.mark.anyio
 async def test_recycled_after_so_many_jobs(app: App[Any], run_worker: RunWorker) -> None:
+    others = set(children_of(os.getpid()))  # servers of other tests
     async with run_worker(app, process_slots=1, process_max_jobs=2):
         a, b, c, d, e = await pids(app, 5)
         assert a == b != c == d != e
-        assert children_of(os.getpid()) == [e]
+        assert set(children_of(os.getpid())) - others == {e}
 
 
 @pytest.mark.anyio
@@ -43,13 +44,13 @@ async def test_recycled_above_so_much_memory(app: App[Any], run_worker: RunWorke
 @pytest.mark.timeout(60)
 @pytest.mark.anyio
 async def test_nothing_is_left_of_20_children(app: App[Any], run_worker: RunWorker) -> None:
-    before = open_files()
+    before, others = open_files(), set(children_of(os.getpid()))
     async with run_worker(app, process_slots=2, process_max_jobs=1):
         await pids(app, 1)
         while_working = open_files()
         jobs = await app.dispatch_many([tasks.Pid() for _ in range(20)])
         assert len({await job.result(timeout=50) for job in jobs}) == 20
-        assert children_of(os.getpid()) == []
+        assert set(children_of(os.getpid())) <= others
         assert open_files() == while_working
     assert open_files() == before
 
