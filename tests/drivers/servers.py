@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -17,6 +19,7 @@ import pytest
 
 READY = 60.0
 """Seconds that a server may take to start."""
+PORTS = range(10_000, 22_000)
 PLACES = (Path("/usr/local/bin"), *sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True))
 
 
@@ -28,9 +31,15 @@ def missing(what: str) -> None:
 
 
 def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    """Outside of what the system hands out itself, so that a server that was stopped finds its
+    port free again.
+    """
+    choose = random.SystemRandom()
+    for _ in range(100):
+        with socket.socket() as one, suppress(OSError):
+            one.bind(("127.0.0.1", choose.choice(PORTS)))
+            return int(one.getsockname()[1])
+    raise RuntimeError(f"no free port in {PORTS}")
 
 
 def temporary_folder(prefix: str) -> Path:
@@ -129,6 +138,28 @@ class PostgresServer:
         if process is not None:
             process.send_signal(how)
             process.wait(READY)
+
+    def kill(self) -> None:
+        """SIGKILL to all of it. Stopped first: its processes, each of a session of its own, are
+        not to be replaced while they are killed.
+        """
+        process, self._process = self._process, None
+        assert process is not None
+        process.send_signal(signal.SIGSTOP)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        for pid in (process.pid, *map(int, children)):
+            os.kill(pid, signal.SIGKILL)
+        process.wait(READY)
+
+    def create_database(self, name: str) -> str:
+        """A database of its own; its URL."""
+        createdb = program("createdb")
+        assert createdb is not None
+        subprocess.run(
+            [createdb, "-U", "postgres", "-h", "127.0.0.1", "-p", str(self.port), name],
+            check=True, timeout=READY, cwd="/",
+        )  # fmt: skip
+        return self.url.rpartition("/")[0] + f"/{name}"
 
     def remove(self) -> None:
         self.stop(signal.SIGQUIT)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -13,16 +13,24 @@ from taskflow import App, JobRecord
 
 from .ledger import VARIABLE, Ledger
 from .processes import running_worker, wait_until
+from .stores import KINDS, remove_shared, store_url
 
 APP = "tests.integration.stop_jobs:app"
 
 
 class Place:
-    """A folder with one SQLite store; its workers log into files of their own."""
+    """A folder and a store; its workers log into files of their own.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: For ledger and logs.
+        url: Of the store. Default: SQLite in the folder.
+        app: What its workers serve.
+    """
+
+    def __init__(self, folder: Path, url: str | None = None, app: str = APP) -> None:
         self.folder = folder
-        self.url = f"sqlite:///{folder}/jobs.db"
+        self.url = url or f"sqlite:///{folder}/jobs.db"
+        self._app = app
         self.ledger = Ledger(folder / "ledger")
 
     def app(self) -> App[None]:
@@ -32,9 +40,9 @@ class Place:
     def worker(
         self, name: str, backend: str, *flags: str
     ) -> AbstractContextManager[subprocess.Popen[bytes]]:
-        """A worker process that serves ``stop_jobs``."""
+        """A worker process."""
         extra = {"TASKFLOW_URL": self.url, VARIABLE: str(self.ledger.path)}
-        return running_worker(APP, "--backend", backend, *flags, log=self.log(name), **extra)
+        return running_worker(self._app, "--backend", backend, *flags, log=self.log(name), **extra)
 
     def log(self, name: str) -> Path:
         """Where that worker logs."""
@@ -53,6 +61,19 @@ class Place:
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _shared_servers() -> Iterator[None]:
+    yield
+    remove_shared()
+
+
+@pytest.fixture(params=KINDS)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A store of each kind."""
+    with store_url(request.param, tmp_path) as found:
+        yield found
 
 
 async def records(place: Place, ids: Sequence[str]) -> dict[str, JobRecord]:

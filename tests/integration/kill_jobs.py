@@ -9,6 +9,8 @@ import anyio
 
 from taskflow import App, AsyncProcessTask, AsyncTask, SyncProcessTask, SyncTask, current
 
+from .ledger import uptime
+
 app = App()
 SECONDS = float(os.environ.get("KILL_JOB_SECONDS", "0.2"))
 
@@ -16,7 +18,8 @@ SECONDS = float(os.environ.get("KILL_JOB_SECONDS", "0.2"))
 def note(what: str) -> None:
     """Append one line; atomic, because it is short and O_APPEND."""
     ctx = current()
-    line = f"{time.clock_gettime(time.CLOCK_BOOTTIME):.3f} {os.getpid()} {ctx.id} {ctx.delivery} {what}\n"
+    worker = ctx.worker_id.rsplit(":", 2)[1]
+    line = f"{uptime():.6f} {worker} {ctx.id} {ctx.delivery} {what}\n"
     with open(os.environ["KILL_LEDGER"], "ab", buffering=0) as ledger:
         ledger.write(line.encode())
 
