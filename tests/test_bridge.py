@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import AsyncIterator
 
 import anyio
@@ -50,6 +51,13 @@ class Client:
         finally:
             self.is_cut = True
 
+    async def swallow(self) -> None:
+        """Takes the first cancellation for something else, as clients do."""
+        with contextlib.suppress(asyncio.CancelledError):
+            await self.hang()
+        self.is_cut = False
+        await self.hang()
+
 
 async def begun(client: Client) -> None:
     with anyio.fail_after(5):
@@ -94,6 +102,16 @@ async def test_a_cancelled_caller_sees_its_call_end(bridge: Bridge) -> None:
         group.cancel_scope.cancel()
     assert client.is_cut
     assert await bridge.call(client.add, 1, 1) == 2
+
+
+async def test_a_client_that_swallows_a_cancellation_is_cancelled_again(bridge: Bridge) -> None:
+    client, began = Client(), time.monotonic()
+    async with anyio.create_task_group() as group:
+        group.start_soon(bridge.call, client.swallow)
+        await begun(client)
+        group.cancel_scope.cancel()
+    assert client.is_cut
+    assert time.monotonic() - began < 3  # the deadline of a call that is cut is 5 s
 
 
 async def test_a_caller_that_is_cancelled_already_leaves_nothing(bridge: Bridge) -> None:

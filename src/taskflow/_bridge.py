@@ -30,6 +30,8 @@ CLOSING: Final = 5.0
 """Seconds that a close waits for the thread."""
 CUT: Final = 5.0
 """Seconds that a cancelled caller waits for its call to end."""
+INSISTING: Final = 0.02
+"""Seconds until such a call is cancelled once more: a client may swallow a cancellation."""
 
 
 def native_cancel_requests() -> int:
@@ -150,9 +152,10 @@ class _LoopThread(threading.Thread):
                 raise DriverUnavailableError(driver=self._driver, problem="the driver is closed")
             await call.done.wait()
         except BaseException:
-            if self._post(call.cancel):
-                with anyio.CancelScope(shield=True), anyio.move_on_after(CUT):
-                    await call.done.wait()
+            with anyio.CancelScope(shield=True), anyio.move_on_after(CUT):
+                while not call.done.is_set() and self._post(call.cancel):
+                    with anyio.move_on_after(INSISTING):
+                        await call.done.wait()
             raise
         finally:
             self._calls.discard(call)

@@ -42,6 +42,8 @@ logger = logging.getLogger("taskflow.port")
 FIRST_PAUSE: Final = 0.05
 """Seconds before the first repeat; doubled, with jitter, up to ``LAST_PAUSE``."""
 LAST_PAUSE: Final = 5.0
+LONGEST_DOUBT: Final = 0.5
+"""The longest pause (seconds) before a call of unknown outcome is sent again."""
 WAIT_SLACK: Final = 5.0
 """Seconds that a driver's wait may overrun its own timeout before it counts as lost."""
 
@@ -153,16 +155,30 @@ class Port(Managing):
                 return result
 
     async def resend(self, operation: str, batch: int, call: Callable[[], Awaitable[T]]) -> T:
-        """Send the very same call again while its outcome is unknown, within one deadline."""
-        deadline = time.monotonic() + self._call_timeout
+        """Send the very same call again while its outcome is unknown, within one deadline.
+
+        Raises:
+            OutcomeUnknownError: No try was answered. So it stays when a later try finds the store
+                away or refusing: that one was surely not applied, the first one perhaps.
+            DriverError: Of another kind, as the first try met it.
+        """
+        deadline, pause = time.monotonic() + self._call_timeout, FIRST_PAUSE
+        doubt: OutcomeUnknownError | None = None
         while True:
             left = max(deadline - time.monotonic(), 0.001)
             try:
                 return await self._call(operation, batch, call, left)
-            except OutcomeUnknownError:
-                if time.monotonic() >= deadline:
+            except OutcomeUnknownError as exc:
+                doubt = exc
+            except DriverError as exc:
+                if doubt is None:
                     raise
-                await anyio.sleep(FIRST_PAUSE)
+                if not exc.retryable:
+                    raise doubt from exc
+            if time.monotonic() + pause >= deadline:
+                raise doubt
+            await anyio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            pause = min(pause * 2, LONGEST_DOUBT)
 
     async def _call(
         self, operation: str, batch: int, call: Callable[[], Awaitable[T]], timeout: float

@@ -1,0 +1,85 @@
+"""Networks that fail between taskflow and a server: what was promised of calls holds."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from taskflow._core.queries import Replayed
+from taskflow._core.records import Accepted, Cancelled, Enqueued, Extended, Settled, Verdict, Wake
+from taskflow._core.states import JobState
+from taskflow.abc import Driver
+from taskflow.errors import OutcomeUnknownError
+from tests.drivers.network_kit import ON, OPERATIONS, Calls, Shift, Store, insist, opened
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+
+
+@pytest.fixture(params=sorted(ON))
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+    server = request.getfixturevalue(f"{request.param}_server")
+    async with ON[request.param](server) as store:
+        yield store
+
+
+def test_no_operation_is_forgotten() -> None:
+    assert set(OPERATIONS) == {
+        name for name, one in inspect.getmembers(Calls, inspect.iscoroutinefunction)
+        if not name.startswith("_") and name != "prepare"
+    }  # fmt: skip
+
+
+REPEATED: dict[str, Any] = {
+    "enqueue": [Enqueued(Accepted.DUPLICATE, "enqueue")],
+    "extend": [Extended.RENEWED],
+    "settle": [Settled(Verdict.ALREADY, JobState.COMPLETED)],
+    "expire": [],
+    "cancel": [Cancelled.FINAL],
+    "replay": [Replayed.REFUSED],
+    "purge": 0,
+    "pause": None,
+    "resume": None,
+    "prune": 0,
+    "wait": Wake(work=True),
+}
+"""What the second try of each operation says, of which the first was applied."""
+STATES = {
+    "enqueue": JobState.AVAILABLE, "claim": JobState.RUNNING, "extend": JobState.RUNNING,
+    "settle": JobState.COMPLETED, "expire": JobState.AVAILABLE, "cancel": JobState.CANCELLED,
+    "fetch": JobState.AVAILABLE, "replay": JobState.AVAILABLE, "purge": None, "prune": None,
+}  # fmt: skip
+
+
+async def states(driver: Driver) -> dict[str, JobState | None]:
+    found = await driver.fetch(tuple(STATES))
+    return {
+        name: None if one is None else one.record.state
+        for name, one in zip(STATES, found, strict=True)
+    }
+
+
+async def test_a_reply_that_is_lost_after_the_commit_is_made_good_by_a_repeat(
+    store: Store,
+) -> None:
+    """Each operation is applied, its answer swallowed, the connection cut: the caller learns that
+    the outcome is unknown, and the very same call says what is true and does nothing twice.
+    """
+    clock = Shift()
+    async with opened(store.driver(clock=clock, tells=False)) as driver:
+        calls, before = Calls(driver), Calls(driver, "before ", limit=0)
+        await calls.prepare()
+        await before.prepare()
+        for n, name in enumerate(OPERATIONS, 1):
+            clock.offset = 10.0 * (name in {"expire", "prune"})
+            await getattr(before, name)()  # whatever has to be learnt of the server is known now
+            plain = name in {"claim", "fetch", "list_jobs", "stats"}
+            wanted = await getattr(calls, name)() if plain else REPEATED[name]
+            store.proxy.lose_reply()
+            reply, met = await insist(getattr(calls, name))
+            assert reply == wanted, name
+            assert [type(one) for one in met] == [OutcomeUnknownError], name
+            assert store.proxy.lost == n
+        assert await states(driver) == STATES
