@@ -153,9 +153,14 @@ def _parts(annotation: Any) -> tuple[Any, ...]:
 
 
 _PASSWORD: Final = re.compile(r"^((?:[^:/?#]+://)?[^:@/?#]*):(?!//).*@", re.DOTALL)
-_SECRET_PARAMETER: Final = re.compile(r"([?&][^=&]*(?:password|secret|token)[^=&]*=)[^&]*", re.I)
+_SECRET_PARAMETER: Final = re.compile(
+    r"([?&][^=&]*(?:password|secret|token)[^=&]*=).*?(?=&[^=&]+=|$)", re.I | re.DOTALL
+)
+_NO_PORT: Final = re.compile(r"^([^:/?#]+://[^:@/?#\[\]]*):(?!\d{0,5}(?:[,/?#]|$))[^@]*$")
+"""A colon, and neither a port nor an @ behind it: a password whose host was forgotten."""
 
 
 def redact(url: str) -> str:
     """A URL for people to see: passwords are three stars, however badly they are quoted."""
-    return _SECRET_PARAMETER.sub(r"\1***", _PASSWORD.sub(r"\1:***@", url))
+    hidden = _NO_PORT.sub(r"\1:***", _PASSWORD.sub(r"\1:***@", url))
+    return _SECRET_PARAMETER.sub(r"\1***", hidden)

@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     )
     from taskflow.events import TaskflowEvent
 
-__all__ = ("Capability", "Clock", "Codec", "Driver", "Facts", "Instrument")
+__all__ = (
+    "Capability", "Clock", "Codec", "Driver", "Facts", "Instrument", "Migrated", "SchemaStep",
+)  # fmt: skip
 
 
 class Capability(StrEnum):
@@ -86,6 +88,26 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     max_payload: int | None = None
     max_batch: int = 500
     time_precision: float = 0.000_001
+
+
+class SchemaStep(msgspec.Struct, frozen=True):
+    """One step of a store's schema: to which version, the step's name, and its SQL."""
+
+    version: int
+    name: str
+    sql: str
+
+
+class Migrated(msgspec.Struct, frozen=True):
+    """What became of a schema.
+
+    Attributes:
+        version: The schema's, once every step is applied.
+        steps: What was applied, or would be, in order.
+    """
+
+    version: int
+    steps: tuple[SchemaStep, ...]
 
 
 class Clock(Protocol):
@@ -156,6 +178,22 @@ class Driver(ABC):
     @abstractmethod
     def twin(self) -> Driver:
         """An unopened driver on the same store, for another event loop in another thread."""
+
+    async def migrate(self, *, dry_run: bool = False) -> Migrated | None:  # noqa: ARG002
+        """Create or upgrade the schema, of a driver that is not open; by many at once, and again
+        after it was killed.
+
+        Args:
+            dry_run: Change nothing; say what would be done.
+
+        Returns:
+            ``None`` where a store has no schema.
+
+        Raises:
+            SchemaMismatchError: A newer version made it. Nothing was changed.
+            DriverError: The store cannot be reached, or the right to create is missing.
+        """
+        return None
 
     @abstractmethod
     async def check(self) -> Sequence[str]:

@@ -113,6 +113,14 @@ class App(Managing, Generic[S]):
             return Config.resolve(flags=flags, given=self._given) if flags else self._given
         return Config.resolve(flags=flags or {}, keywords=self._options)
 
+    def make_driver(self, config: Config) -> Driver:
+        """The driver that the settings name, not open; the one given to the app, if any.
+
+        Raises:
+            ConfigError: A setting is wrong.
+        """
+        return self._driver_given or driver_for(config, clock=self._clock)
+
     async def __aenter__(self) -> Self:
         return await self.open()
 
@@ -148,7 +156,7 @@ class App(Managing, Generic[S]):
 
     async def _open(self, flags: Mapping[str, Any] | None) -> None:
         config = self.resolve(flags)
-        driver = self._driver_given or driver_for(config, clock=self._clock)
+        driver = self.make_driver(config)
         await driver.open()
         self._config = config
         self._port = port = Port(

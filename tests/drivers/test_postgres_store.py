@@ -78,17 +78,17 @@ async def test_a_dry_run_shows_everything_and_changes_nothing(
 ) -> None:
     driver = on(postgres_server, new_schema())
     shown = await driver.migrate(dry_run=True)
-    assert len(shown) == len(MIGRATIONS)
-    assert f'CREATE TABLE "{schema_of(driver)}"."task_queue"' in shown[0]
+    assert len(shown.steps) == len(MIGRATIONS)
+    assert f'CREATE TABLE "{schema_of(driver)}"."task_queue"' in shown.steps[0].sql
     assert await driver.migrate() == shown
-    assert await driver.migrate() == []
+    assert (await driver.migrate()).steps == ()
 
 
 async def test_eight_migrations_at_one_time(postgres_server: PostgresServer) -> None:
     schema, applied = new_schema(), list[int]()
 
     async def migrate() -> None:
-        applied.append(len(await on(postgres_server, schema).migrate()))
+        applied.append(len((await on(postgres_server, schema).migrate()).steps))
 
     async with anyio.create_task_group() as group:
         for _ in range(8):

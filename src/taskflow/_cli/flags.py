@@ -7,19 +7,30 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from taskflow._core.retry import Backoff
-from taskflow.config import Setting, settings
+from taskflow.config import SCHEMES, Setting, settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
-__all__ = ("given_flags", "worker_flags")
+__all__ = ("given_flags", "store_flags", "worker_flags")
 
 
 def worker_flags(command: F) -> F:
     """Add every option of ``Config`` to a command."""
-    for setting in reversed(settings()):
+    return _with(command, settings())
+
+
+def store_flags(command: F) -> F:
+    """Add the options that say where jobs are stored."""
+    names = ("url", "driver", *SCHEMES.values())
+    said = [one for one in settings() if one.name.startswith(names)]
+    return _with(command, said)
+
+
+def _with(command: F, chosen: Sequence[Setting]) -> F:
+    for setting in reversed(chosen):
         command = click.option(
             setting.flag, setting.name, default=None, metavar=_metavar(setting),
             help=f"{setting.option.help} {_default(setting)}".strip(),

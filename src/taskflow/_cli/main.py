@@ -10,7 +10,7 @@ import anyio
 import click
 
 from taskflow._cli.errors import parsing, reporting
-from taskflow._cli.flags import given_flags, worker_flags
+from taskflow._cli.flags import given_flags, store_flags, worker_flags
 from taskflow._cli.loading import check_backend, find_app
 from taskflow._cli.output import banner, set_up_logging
 from taskflow._cli.supervisor import Supervisor, follow_supervisor
@@ -77,6 +77,27 @@ def demo(backend: str, verbose: bool) -> None:
     with reporting(verbose):
         check_backend(backend)
         sys.exit(run_demo(backend))
+
+
+@cli.command()
+@click.argument("app", required=False)
+@click.option("--app-dir", default=".", show_default=True, help="Where APP is imported from.")
+@click.option("--dry-run", is_flag=True, help="Print the SQL that would run; change nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was done for programs.")
+@click.option("-v", "--verbose", is_flag=True, help="Tracebacks of errors.")
+@store_flags
+def migrate(
+    app: str | None, app_dir: str, dry_run: bool, as_json: bool, verbose: bool, **flags: Any
+) -> None:
+    """Create or upgrade the tables of a store.
+
+    The store is that of APP, as in `jobs:app`, or of the settings when no app is named. May be run
+    by many at once, and again after it was killed.
+    """
+    from taskflow._cli import migrating
+
+    with reporting(verbose):
+        migrating.migrate(app, app_dir, given_flags(flags), dry_run=dry_run, as_json=as_json)
 
 
 @cli.group()

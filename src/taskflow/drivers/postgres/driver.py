@@ -10,10 +10,10 @@ import asyncpg
 
 from taskflow._bridge import Bridge
 from taskflow._core.records import MICRO
-from taskflow.abc import Capability, Driver, Facts
-from taskflow.config import redact
+from taskflow.abc import Capability, Driver, Facts, Migrated
+from taskflow.drivers.postgres import health, people, rights, schema
 from taskflow.drivers.postgres import jobs as work
-from taskflow.drivers.postgres import people, schema
+from taskflow.drivers.postgres.address import check_url
 from taskflow.drivers.postgres.faults import BROKEN, translated
 from taskflow.drivers.postgres.names import Names
 from taskflow.drivers.postgres.pool import CONNECTING, Server
@@ -70,7 +70,7 @@ class PostgresDriver(Driver):
         clock_offset: Seconds added to the server's clock; for tests.
 
     Raises:
-        ConfigError: A table name is not a plain word.
+        ConfigError: The URL cannot be used, or a table name is not a plain word.
     """
 
     name: ClassVar[str] = DRIVER
@@ -99,7 +99,7 @@ class PostgresDriver(Driver):
         self._clock_offset = clock_offset
         self._names = Names(queue_table, dead_letter_table)
         self._server = Server(
-            dsn=url, shown=redact(url), deadline=call_timeout,
+            dsn=url, shown=check_url(url), deadline=call_timeout,
             statement_cache_size=statement_cache_size,
         )  # fmt: skip
         self._store: Store | None = None
@@ -168,21 +168,16 @@ class PostgresDriver(Driver):
 
     async def check(self) -> Sequence[str]:
         """Warn of settings that lose what was accepted."""
-        return await self._call(people.warnings)
+        return await self._call(rights.check)
 
-    async def migrate(self, *, dry_run: bool = False) -> list[str]:
-        """Create or upgrade the schema; on a driver that is not open.
-
-        May be run again after it was killed, and by many at once.
-
-        Args:
-            dry_run: Change nothing.
-
-        Returns:
-            The text of every step that was applied, or would be.
+    async def migrate(self, *, dry_run: bool = False) -> Migrated:
+        """See ``Driver.migrate``. Killed or cancelled, it leaves whole steps.
 
         Raises:
-            StoreRefusedError: The right to create is missing. Nothing was changed.
+            StoreRefusedError: The right to create is missing, or the server is not one for us.
+            SchemaMismatchError: A newer version made the schema. Nothing was changed.
+            DriverUnavailableError: No server, or another migration is at it for too long.
+            OutcomeUnknownError: The server went away; run it again.
         """
         is_alone = self._store is None
         if is_alone:
@@ -195,12 +190,12 @@ class PostgresDriver(Driver):
             if is_alone:
                 await self._bridge.aclose()
 
-    async def _migrated(self, dry_run: bool) -> list[str]:
+    async def _migrated(self, dry_run: bool) -> Migrated:
         connection = await self._server.connect()
         try:
-            await connection.execute("SET statement_timeout = 0; SET lock_timeout = 0")
-            steps = schema.pending if dry_run else schema.migrate
-            return [self._names.fill(one.text) for one in await steps(connection, self._names)]
+            await health.examine(connection)
+            run = schema.pending if dry_run else schema.migrate
+            return await run(connection, self._names)
         except asyncpg.PostgresError as exc:
             raise translated(exc) from exc
         except BROKEN as exc:

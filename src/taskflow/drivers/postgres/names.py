@@ -141,7 +141,6 @@ class Names:
         self.store = f"{schema}.{table}"
         self.schemas = tuple(dict.fromkeys((schema, dead[0])))
         self.channel = f"taskflow_{_number(self.store):016x}"
-        self.lock = _signed(f"schema {self.store}")
         self._words = {part: self._named(part) for part in parts} | {
             "jobs": f'"{schema}"."{table}"', "dead": f'"{dead[0]}"."{dead[1]}"',
             "all_jobs": self._named("all"), "counter": self._named("counter"),

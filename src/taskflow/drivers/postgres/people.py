@@ -24,7 +24,6 @@ __all__ = (
     "replay",
     "resume",
     "stats",
-    "warnings",
 )
 
 CHUNK: Final = 5000
@@ -57,7 +56,6 @@ _PAUSE: Final = (
     " ON CONFLICT DO NOTHING"
 )
 _RESUME: Final = "DELETE FROM {paused} WHERE queue = ANY ($1) RETURNING queue"
-_DANGERS: Final = "SELECT name FROM unnest($1::text[]) AS name WHERE current_setting(name) = 'off'"
 _STAGED: Final = sorted(sources_of(Event.STAGE))
 _ENDED: Final = [JobState.COMPLETED.value, JobState.FAILED.value]
 
@@ -154,9 +152,3 @@ def _counted(queue: str, rows: list[Any], is_paused: bool) -> QueueStats:
         queue=queue, counts={JobState(state): count for state, count, *_ in rows},
         paused=is_paused, oldest=oldest, finished=sum(row[3] for row in rows),
     )  # fmt: skip
-
-
-async def warnings(store: Store) -> list[str]:
-    """See ``Driver.check``."""
-    rows = await store.rows(_DANGERS, ["fsync", "full_page_writes", "synchronous_commit"])
-    return [f"postgres: {name} is off: a crash of the server loses jobs" for (name,) in rows]

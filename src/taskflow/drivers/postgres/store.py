@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from taskflow.drivers.postgres.client import Client
+from taskflow.drivers.postgres.health import examine
 from taskflow.drivers.postgres.news import Notifier
-from taskflow.drivers.postgres.schema import DRIVER, check_schema
+from taskflow.drivers.postgres.schema import check_schema
 from taskflow.drivers.postgres.waits import Waits
-from taskflow.errors import StoreRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -20,12 +20,6 @@ __all__ = ("Store",)
 
 CLOSING: Final = 2.0
 """Seconds that each step of a close may take."""
-OLDEST: Final = 130000
-"""The oldest server that will do, as ``server_version_num`` says it."""
-_FACTS: Final = (
-    "SELECT current_setting('server_version_num')::integer, current_setting('server_encoding'),"
-    " pg_is_in_recovery()"
-)
 
 
 class Store:
@@ -59,16 +53,7 @@ class Store:
         await self._client.run(self._examine)
 
     async def _examine(self, connection: Connection) -> None:
-        version, encoding, is_standby = await connection.fetchrow(_FACTS)
-        problem = None
-        if version < OLDEST:
-            problem = f"PostgreSQL {version // 10000} is too old: 13 or newer is needed"
-        elif encoding != "UTF8":
-            problem = f"the database's encoding is {encoding}: create one with encoding UTF8"
-        elif is_standby:
-            problem = "this server is a read-only standby: name the primary"
-        if problem is not None:
-            raise StoreRefusedError(driver=DRIVER, problem=problem)
+        await examine(connection)
         await check_schema(connection, self.names)
 
     async def run(self, work: Callable[[Connection], Any]) -> Any:

@@ -19,7 +19,7 @@ from taskflow.drivers.sqlite.schema import Names, install, is_current
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ("Place", "Store")
+__all__ = ("Place", "Store", "check_place")
 
 OLDEST: Final = (3, 35, 0)
 """The first SQLite with RETURNING."""
@@ -47,7 +47,7 @@ class Store:
 
     def __init__(self, place: Place) -> None:
         self.place = place
-        _check_place(place.path)
+        check_place(place.path)
         self._turn: int | None = None
         self.conn = sqlite3.connect(
             place.path, timeout=place.busy_timeout, isolation_level=None, cached_statements=256
@@ -126,7 +126,12 @@ class Store:
             fcntl.flock(self._turn, fcntl.LOCK_UN)
 
 
-def _check_place(path: str) -> None:
+def check_place(path: str) -> None:
+    """See that there may be a store here, or is one.
+
+    Raises:
+        StoreRefusedError: No such folder, or a file that is none of ours.
+    """
     if sqlite3.sqlite_version_info < OLDEST:
         found = sqlite3.sqlite_version
         raise refused(path, f"SQLite is {found}, at least 3.35 is needed: use a newer Python")

@@ -21,6 +21,7 @@ from taskflow.drivers.sqlite.filesystem import warnings_for
 from taskflow.drivers.sqlite.hub import Hub
 from taskflow.drivers.sqlite.leases import expire, extend
 from taskflow.drivers.sqlite.manage import cancel, fetch
+from taskflow.drivers.sqlite.pending import pending
 from taskflow.drivers.sqlite.schema import Names
 from taskflow.drivers.sqlite.settle import settle
 from taskflow.drivers.sqlite.waits import Waits
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
         Wait,
         Wake,
     )
-    from taskflow.abc import Clock
+    from taskflow.abc import Clock, Migrated
 
 __all__ = ("SqliteDriver",)
 
@@ -172,6 +173,14 @@ class SqliteDriver(Driver):
         if last is not None:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(last.join, CLOSING)
+
+    async def migrate(self, *, dry_run: bool = False) -> Migrated:
+        """See ``Driver.migrate``; opening the driver does the same."""
+        found = await anyio.to_thread.run_sync(pending, self._shared.place)
+        if not dry_run:
+            await self.open()
+            await self.aclose()
+        return found
 
     async def check(self) -> Sequence[str]:
         """One warning where the file lies on a network file system; see ``Driver.check``."""

@@ -17,7 +17,7 @@ from taskflow.errors import ConfigError, SchemaMismatchError
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ("VERSION", "Names", "install", "is_current")
+__all__ = ("VERSION", "Names", "install", "is_current", "script")
 
 VERSION: Final = 1
 
@@ -130,6 +130,9 @@ _TABLES: Final = (
 )
 
 
+_INSERT: Final = "INSERT INTO {schema} (version) VALUES (?)"
+
+
 class Names:
     """The words that fill the placeholders of every statement.
 
@@ -217,6 +220,12 @@ def is_current(conn: sqlite3.Connection, names: Names) -> bool:
     return True
 
 
+def script(names: Names) -> str:
+    """What ``install`` executes, as text."""
+    statements = (*_TABLES, _INSERT.replace("?", str(VERSION)))
+    return "".join(f"{one.format_map(names.words)};\n" for one in statements)
+
+
 def install(conn: sqlite3.Connection, names: Names) -> None:
     """Create what is missing, in one transaction; several processes may do so at once."""
     conn.execute("BEGIN IMMEDIATE")
@@ -224,8 +233,7 @@ def install(conn: sqlite3.Connection, names: Names) -> None:
         if not is_current(conn, names):
             for statement in _TABLES:
                 conn.execute(statement.format_map(names.words))
-            insert = "INSERT INTO {schema} (version) VALUES (?)"
-            conn.execute(insert.format_map(names.words), (VERSION,))
+            conn.execute(_INSERT.format_map(names.words), (VERSION,))
         conn.execute("COMMIT")
     except BaseException:
         if conn.in_transaction:
