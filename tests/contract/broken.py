@@ -180,8 +180,7 @@ class ExtendShortens(Store):
             if reply is not Extended.LOST:
                 row = self.rows[renewal.token.id]
                 row.lease_until = until
-                self._tables.leases.append((until, row.seq, row))
-                self._tables.leases.sort(key=lambda entry: entry[:2])
+                self._tables.leases.look_at(until, row.request_id)
         return replies
 
 
@@ -196,8 +195,7 @@ class EndForgotten(Store):
 
 class RequestForgotten(Store):
     def claim(self, request: Claim) -> Claimed:
-        self._tables.requests.pop(request.request_id, None)
-        self._tables.leave = lambda row: None  # type: ignore[method-assign]
+        self._tables.leases.forget(request.request_id)
         return super().claim(request)
 
 
@@ -229,7 +227,7 @@ class ExpiresLiveLeases(Store):
         for row in self.rows.values():
             if row.state is JobState.RUNNING:
                 row.lease_until -= 100_000_000
-                self._tables.leases.insert(0, (row.lease_until, row.seq, row))
+                self._tables.leases.look_at(row.lease_until, row.request_id)
         return super().expire(limit)
 
 
@@ -307,7 +305,7 @@ class GivenTwice(MemoryDriver):  # type: ignore[misc]
         await checkpoint()  # what another claim took meanwhile is taken again
         for row in seen:
             if row.state is JobState.RUNNING:
-                self._live._tables.leave(row)
+                self._live._tables.leases.leave(row)
                 row.state, row.delivery = JobState.AVAILABLE, row.delivery - 1
                 self._live._tables.place(row)
         return await super().claim(request)

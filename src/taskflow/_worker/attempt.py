@@ -54,6 +54,7 @@ class Attempt:
     verdict: Settled | None = None
     progress: Progress | None = None
     start_by = math.inf
+    deadline: float | None = None
 
     def __init__(
         self, job: Leased, definition: TaskDefinition | None, *, worker_id: str, state: Any,
@@ -63,9 +64,26 @@ class Attempt:
         self.job = job
         self.definition: Any = definition
         self.scope = make_scope()
-        self.context = Context(job, self, worker_id=worker_id, state=state)
+        self.worker_id = worker_id
+        self.state = state
         self.trust_until = trust_until
         self.notify_progress = notify_progress
+
+    @property
+    def id(self) -> str:
+        """The job's id."""
+        return self.job.spec.id
+
+    @property
+    def kind(self) -> str:
+        """The job's kind."""
+        return self.job.spec.kind
+
+    def new_context(self) -> Context:
+        """What a body sees. Not kept: what an attempt held is to go with its last reference."""
+        return Context(
+            self.job, self, worker_id=self.worker_id, state=self.state, deadline=self.deadline
+        )
 
     def begin(self) -> None:
         """The body starts now: the timeout's clock runs from here."""
@@ -74,7 +92,7 @@ class Attempt:
         timeout = self.job.spec.timeout
         if timeout is not None:
             self.scope.deadline = anyio.current_time() + timeout
-            self.context._deadline = time.time() + timeout  # noqa: SLF001
+            self.deadline = time.time() + timeout
 
     def stop(self, reason: StopReason) -> None:
         """Stop the body as far as its lane can. The first reason wins, a lost lease over all."""

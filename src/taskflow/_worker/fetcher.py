@@ -122,12 +122,18 @@ class Fetcher:
         return rooms
 
     def _ahead(self, pool: LanePool, now: float) -> int:
-        """How many more to claim ahead; 0 unless it is worth a round trip."""
+        """How many more to claim ahead; 0 unless it is worth a round trip.
+
+        Asked again when half of them have started, so that a claim is under way meanwhile.
+        """
         rate = self._rates[pool.lane].update(pool.finished, now)
-        wanted = min(int(rate * AHEAD_SECONDS), self._runtime.port.driver.facts.max_batch)
-        if wanted <= pool.size // 4 or len(pool.ready) > wanted // 2:
+        batch = self._runtime.port.driver.facts.max_batch
+        wanted = min(int(rate * AHEAD_SECONDS), 2 * batch)
+        if wanted <= pool.size // 4:
+            pool.low = -1
             return 0
-        return wanted - len(pool.ready)
+        pool.low = wanted // 2
+        return min(wanted - len(pool.ready), batch) if len(pool.ready) <= pool.low else 0
 
     async def _claim(self, rooms: dict[Lane, Room]) -> None:
         runtime, port = self._runtime, self._runtime.port

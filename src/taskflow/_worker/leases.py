@@ -144,10 +144,10 @@ class Leases:
             return
         if reason is StopReason.LOST:
             logger.warning(
-                "%s %s: the lease is lost; the attempt is stopped", attempt.context.kind, job_id,
+                "%s %s: the lease is lost; the attempt is stopped", attempt.kind, job_id,
                 extra={"job_id": job_id},
             )  # fmt: skip
-            kind = attempt.context.kind
+            kind = attempt.kind
             self._runtime.port.emit(events.LeaseLost(job_id=job_id, kind=kind))
         attempt.stop(reason)
 
@@ -269,7 +269,7 @@ class Leases:
         runtime = self._runtime
         guilty = runtime.stepping.attempt
         kinds = [guilty] if guilty is not None else [a for a in runtime.held.values() if a.began]
-        names = ", ".join(f"{a.context.kind} {a.context.id}" for a in kinds) or "no task"
+        names = ", ".join(f"{a.kind} {a.id}" for a in kinds) or "no task"
         logger.critical(
             "the event loop has not moved for %.1f s, inside %s: its leases are let go\n%s",
             stalled, names, _stacks(), extra={"worker_id": runtime.worker_id},
@@ -277,7 +277,7 @@ class Leases:
         runtime.port.emit(
             events.LoopStalled(
                 worker_id=runtime.worker_id, seconds=stalled,
-                kinds=tuple(a.context.kind for a in kinds),
+                kinds=tuple(a.kind for a in kinds),
             )
         )  # fmt: skip
         if self._stall == "exit":

@@ -34,6 +34,8 @@ class Pool:
     Attributes:
         ready: Claimed, decoded by nobody yet, waiting for a slot.
         finished: How many attempts have ended here; the fetcher makes a rate of it.
+        low: When so few are left in ``ready``, the fetcher is to look again, so that the next
+            ones are under way while these run; -1 for never.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Pool:
         self.size = size
         self.ready: deque[Attempt] = deque()
         self.finished = 0
+        self.low = -1
         self.slots: list[Slot] = []
         self.idle: list[Slot] = []
         self._runtime = runtime
@@ -71,7 +74,13 @@ class Pool:
         while self.ready and left and runtime.room > 0 and (slot := self._free_slot()) is not None:
             left -= 1
             runtime.running += 1
-            slot.give(self.ready.popleft())
+            slot.give(self._take())
+
+    def _take(self) -> Attempt:
+        attempt = self.ready.popleft()
+        if len(self.ready) == self.low:
+            self._runtime.work.set()
+        return attempt
 
     def _free_slot(self) -> Slot | None:
         if self.idle:
@@ -88,7 +97,7 @@ class Pool:
         self.finished += 1
         runtime = self._runtime
         if self.ready:
-            return self.ready.popleft()
+            return self._take()
         self.idle.append(slot)
         runtime.running -= 1
         runtime.spread()

@@ -30,6 +30,7 @@ class LanePool(Protocol):
     size: int
     ready: deque[Attempt]
     finished: int
+    low: int
     slots: list[Any]
 
     @property

@@ -99,7 +99,7 @@ class Settler:
         if reply.verdict is Verdict.LOST:
             logger.warning(
                 "%s %s was somebody else's by the time it ended (%s); nothing was stored",
-                attempt.context.kind, change.token.id, change.event,
+                attempt.kind, change.token.id, change.event,
                 extra={"job_id": change.token.id, "event": str(change.event)},
             )  # fmt: skip
         if runtime.port.is_watched:

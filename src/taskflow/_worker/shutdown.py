@@ -118,7 +118,7 @@ class Shutdown:
             stack = stack_of(attempt.coroutine)
             logger.error(
                 "%s %s ignored its cancellation; it will run again when its lease has run out%s",
-                attempt.context.kind, attempt.job.spec.id, stack and f"\n{stack}",
+                attempt.kind, attempt.job.spec.id, stack and f"\n{stack}",
                 extra={"job_id": attempt.job.spec.id},
             )  # fmt: skip
             del runtime.held[attempt.job.spec.id]

@@ -180,6 +180,6 @@ class Slot:
             with anyio.move_on_after(self._runtime.config.cancel_grace):
                 await self.runner.failed(attempt)
         except Exception:
-            logger.exception("the `failed` hook of %s raised", attempt.context.kind)
+            logger.exception("the `failed` hook of %s raised", attempt.kind)
             return False
         return True

@@ -60,11 +60,11 @@ class AsyncLane:
         Raises:
             SlotBroken: There is an outcome, but this task must not run another job.
         """
+        attempt.begin()
         context = self._clean.copy()
-        context.run(task_context._current.set, attempt.context)  # noqa: SLF001
+        context.run(task_context._current.set, attempt.new_context())  # noqa: SLF001
         scope, error, value = attempt.scope, None, None
         scope.__enter__()
-        attempt.begin()
         try:
             attempt.coroutine = coroutine = context.run(attempt.definition.run, attempt.payload)
             value = await drive(coroutine, context, self._stepping, attempt, self._on_wait)
@@ -110,7 +110,7 @@ class AsyncLane:
     async def failed(self, attempt: Attempt) -> None:
         """Await the ``failed`` hook in a context of its own; what it raises goes to the caller."""
         context = self._clean.copy()
-        context.run(task_context._current.set, attempt.context)  # noqa: SLF001
+        context.run(task_context._current.set, attempt.new_context())  # noqa: SLF001
         coroutine = context.run(attempt.definition.failed, attempt.payload, hook_error(attempt))
         await drive(coroutine, context, self._stepping, attempt)
 

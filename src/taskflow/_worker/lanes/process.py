@@ -134,7 +134,7 @@ class ProcessSlot:
             pass
         finally:
             if not has_ended:
-                logger.warning("the `failed` hook of %s did not end", attempt.context.kind)
+                logger.warning("the `failed` hook of %s did not end", attempt.kind)
                 await self._replace()
 
     async def aclose(self, grace: float) -> None:
@@ -231,7 +231,7 @@ class ProcessSlot:
         """Hand the job back after a pause: no job fails because children cannot start."""
         logger.error(
             "%s: the child did not come up: %s; trying again in %g s",
-            attempt.context.kind, error, self._pause,
+            attempt.kind, error, self._pause,
         )  # fmt: skip
         with attempt.scope:
             await anyio.sleep(self._pause)

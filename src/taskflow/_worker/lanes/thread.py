@@ -79,7 +79,7 @@ class ThreadSlot:
             try:
                 context.run(hook, attempt.payload, error)
             except BaseException:
-                logger.exception("the `failed` hook of %s raised", attempt.context.kind)
+                logger.exception("the `failed` hook of %s raised", attempt.kind)
             post(token, done.set)
 
         self._start().put(call)
@@ -113,7 +113,7 @@ class ThreadSlot:
             return
         logger.warning(
             "%s %s ignores its cancellation in a thread; its slot and lease are kept until it "
-            "ends:\n%s", attempt.context.kind, attempt.job.spec.id, self._stack(),
+            "ends:\n%s", attempt.kind, attempt.job.spec.id, self._stack(),
             extra={"job_id": attempt.job.spec.id},
         )  # fmt: skip
         async with anyio.create_task_group() as task_group:
@@ -138,7 +138,7 @@ class ThreadSlot:
 
     def _context(self, attempt: Attempt) -> Any:
         context = self._clean.copy()
-        context.run(task_context._current.set, attempt.context)  # noqa: SLF001
+        context.run(task_context._current.set, attempt.new_context())  # noqa: SLF001
         return context
 
     def _start(self) -> SimpleQueue[Callable[[], None] | None]:

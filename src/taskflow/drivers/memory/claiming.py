@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
+from heapq import heappop
 from typing import TYPE_CHECKING, Final
 
 from taskflow._core.states import Event, JobState, after, sources_of
@@ -13,17 +13,10 @@ if TYPE_CHECKING:
     from taskflow.drivers.memory.rows import Row
     from taskflow.drivers.memory.tables import Tables
 
-__all__ = ("expire", "held_under", "lapse", "lease", "pick")
+__all__ = ("expire", "lapse", "lease", "pick")
 
 LAPSING: Final = sources_of(Event.LAPSE)
-
-
-def held_under(tables: Tables, request_id: str) -> list[Row]:
-    """What is still held under a request."""
-    return [
-        row for row in tables.requests.get(request_id, ())
-        if row.state is JobState.RUNNING and row.request_id == request_id
-    ]  # fmt: skip
+RUNNING: Final = after(JobState.AVAILABLE, Event.CLAIM)
 
 
 def pick(tables: Tables, request: Claim) -> list[Row]:
@@ -47,11 +40,10 @@ def _take(
 ) -> list[Row]:
     taken: list[Row] = []
     passed: list[Row] = []
-    while free[lane] or ahead[lane]:
-        row = tables.top(queue, lane)
-        if row is None:
-            break
-        heappop(tables.ready[queue][lane])
+    ready = tables.ready.get(queue, {}).get(lane)
+    if ready is None:
+        return taken
+    while (free[lane] or ahead[lane]) and (row := ready.take()) is not None:
         if free[lane]:
             free[lane] -= 1
             taken.append(row)
@@ -61,41 +53,31 @@ def _take(
         else:
             passed.append(row)
     for row in passed:
-        heappush(tables.ready[queue][lane], (row.order, row))
+        ready.push(row)
     return taken
 
 
 def lease(tables: Tables, rows: list[Row], request: Claim, until: int, now: int) -> None:
     """Lease the rows that were picked."""
     for row in rows:
-        row.state = after(row.state, Event.CLAIM)
+        row.state = RUNNING
         row.attempt += 1
         row.delivery += 1
         row.request_id = request.request_id
         row.worker_id = request.worker_id
         row.lease_until = until
         row.started_at = now
-        heappush(tables.leases, (until, row.seq, row))
-    if rows:
-        tables.requests[request.request_id] = rows
+    tables.leases.hold(request.request_id, rows, until)
 
 
 def expire(tables: Tables, uptime: int, limit: int) -> list[str]:
     """End up to ``limit`` dead leases; returns the jobs' ids."""
-    expired: list[str] = []
-    while tables.leases and tables.leases[0][0] <= uptime and len(expired) < limit:
-        until, seq, row = heappop(tables.leases)
-        if row.state is not JobState.RUNNING or row.lease_until < until:
-            continue
-        if row.lease_until > until:
-            heappush(tables.leases, (row.lease_until, seq, row))
-            continue
+    ended = tables.leases.ended(uptime, limit)
+    for row in ended:
         row.state = after(row.state, Event.EXPIRE)
         row.crashes += 1
-        tables.leave(row)
         tables.place(row)
-        expired.append(row.spec.id)
-    return expired
+    return [row.spec.id for row in ended]
 
 
 def lapse(tables: Tables, now: int) -> None:

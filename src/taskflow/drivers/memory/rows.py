@@ -32,7 +32,7 @@ class Row:
     __slots__ = (
         "attempt", "cancel_requested", "crashes", "delivery", "due", "enqueued_at", "error",
         "expires_at", "fin", "fin_state", "finished_at", "interruptions", "lease_until", "links", "parks",
-        "progress", "reason", "request_id", "result", "seq", "spec", "started_at", "state",
+        "placed", "progress", "reason", "request_id", "result", "seq", "spec", "started_at", "state",
         "worker_id",
     )  # fmt: skip
 
@@ -48,6 +48,7 @@ class Row:
         self.interruptions = 0
         self.parks = 0
         self.delivery = 0
+        self.placed = 0
         self.request_id = ""
         self.worker_id: str | None = None
         self.lease_until = 0

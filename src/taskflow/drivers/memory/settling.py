@@ -49,7 +49,7 @@ def settle(tables: Tables, change: Change, now: int) -> Settled:
     row.state = row.fin_state = state
     row.fin = (token.delivery, token.request_id, event)
     _count(row, change)
-    tables.leave(row)
+    tables.leases.leave(row)
     if state in FINAL:
         reason = "cancelled" if state is JobState.CANCELLED else change.reason
         end(tables, row, now, reason, change.result)
@@ -97,6 +97,6 @@ def has_cancels(tables: Tables, request: Wait) -> bool:
         return False
     return any(
         row.cancel_requested and row.worker_id == request.worker_id
-        and row.state is JobState.RUNNING and row.spec.id not in request.cancelling
-        for rows in tables.requests.values() for row in rows
+        and row.spec.id not in request.cancelling
+        for row in tables.leases
     )  # fmt: skip

@@ -73,7 +73,7 @@ class MemoryStore:
         with self._step() as (tables, now):
             uptime = self._clock.uptime()
             until = Timing(request.lease).expires(uptime)
-            rows = claiming.held_under(tables, request.request_id)
+            rows = tables.leases.under(request.request_id)
             if rows:
                 for row in rows:  # the caller counts the lease from now on
                     row.lease_until = max(row.lease_until, until)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 from taskflow._core.flows import CALL_EDGES
 from taskflow._core.records import JobSpec, Lane, later
 from taskflow._core.states import Event, JobState, after, sources_of
+from taskflow.drivers.memory.leases import Leases
+from taskflow.drivers.memory.ready import Ready
 from taskflow.drivers.memory.waiting import News
 
 if TYPE_CHECKING:
@@ -46,11 +48,10 @@ class Tables:
     def __init__(self) -> None:
         self.seq = 0
         self.rows: dict[str, Row] = {}
-        self.ready: dict[str, dict[Lane, list[tuple[tuple[int, int, int], Row]]]] = {}
+        self.ready: dict[str, dict[Lane, Ready]] = {}
         self.later: _Heap = []
-        self.leases: _Heap = []
+        self.leases = Leases()
         self.expiries: _Heap = []
-        self.requests: dict[str, list[Row]] = {}
         self.holders: dict[str, list[Row]] = {}
         self.paused: set[str] = set()
         self.links: dict[str, list[Link]] = {}
@@ -65,21 +66,21 @@ class Tables:
         if row.expires_at is not None:
             heappush(self.expiries, (row.expires_at, row.seq, row))
         if row.state is JobState.AVAILABLE:
-            lanes = self.ready.setdefault(row.spec.queue, {})
-            heappush(lanes.setdefault(row.spec.lane, []), (row.order, row))
+            self._ready_of(row).push(row)
         elif row.state in STAGED:
             heappush(self.later, (row.due, row.seq, row))
         else:
             return
         self.news.work.add((row.spec.queue, row.spec.lane))
 
-    def leave(self, row: Row) -> None:
-        """No longer leased."""
-        held = self.requests.get(row.request_id)
-        if held is not None:
-            held.remove(row)
-            if not held:
-                del self.requests[row.request_id]
+    def _ready_of(self, row: Row) -> Ready:
+        lanes = self.ready.get(row.spec.queue)
+        if lanes is None:
+            lanes = self.ready[row.spec.queue] = {}
+        ready = lanes.get(row.spec.lane)
+        if ready is None:
+            ready = lanes[row.spec.lane] = Ready()
+        return ready
 
     def hold_key(self, row: Row) -> None:
         """Note a live row that may hold a unique key."""
@@ -114,13 +115,8 @@ class Tables:
 
     def top(self, queue: str, lane: Lane) -> Row | None:
         """The most urgent available job, left where it is."""
-        heap = self.ready.get(queue, {}).get(lane)
-        while heap:
-            order, row = heap[0]
-            if row.state is JobState.AVAILABLE and row.order == order:
-                return row
-            heappop(heap)
-        return None
+        ready = self.ready.get(queue, {}).get(lane)
+        return None if ready is None else ready.top()
 
     def next_due(self, queues: Sequence[str], *, others: bool) -> int | None:
         """When the next scheduled job of these queues is due."""
