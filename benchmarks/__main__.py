@@ -13,10 +13,12 @@ import msgspec
 from .latency import child, idle
 from .renewal import renewals
 from .report import Figure, show
+from .stores import postgres, redis
 from .throughput import memory, sqlite
 
 ALL: dict[str, Callable[[str], list[Figure]]] = {
     "memory": memory, "sqlite": sqlite, "idle": idle, "child": child, "renewal": renewals,
+    "redis": redis, "postgres": postgres,
 }  # fmt: skip
 
 

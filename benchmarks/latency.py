@@ -40,36 +40,48 @@ async def _starts(url: str) -> list[float]:
     return delays
 
 
-def idle(backend: str) -> list[Figure]:
-    """A worker in a process of its own on SQLite: dispatch to start, and its use of the CPU."""
-    with tempfile.TemporaryDirectory(prefix="taskflow-benchmark-") as folder:
-        url = f"sqlite:///{folder}/jobs.db"
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "taskflow", "run", "worker", "benchmarks.tasks:app",
-             "--backend", backend],
-            cwd=ROOT, env={**os.environ, "BENCHMARK_URL": url}, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        try:
-            anyio.run(_starts, url, backend=backend)  # warm
-            before = _cpu_seconds(worker.pid)
-            time.sleep(IDLE_SECONDS)
-            share = (_cpu_seconds(worker.pid) - before) / IDLE_SECONDS
-            delays = anyio.run(_starts, url, backend=backend)
-        finally:
-            worker.terminate()
-            worker.wait(30)
+def watch_idle(url: str, backend: str) -> tuple[float, list[float]]:
+    """A worker in a process of its own: its share of a core, and seconds from dispatch to start."""
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "taskflow", "run", "worker", "benchmarks.tasks:app",
+         "--backend", backend],
+        cwd=ROOT, env={**os.environ, "BENCHMARK_URL": url}, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        anyio.run(_starts, url, backend=backend)  # warm
+        before = _cpu_seconds(worker.pid)
+        time.sleep(IDLE_SECONDS)
+        share = (_cpu_seconds(worker.pid) - before) / IDLE_SECONDS
+        return share, anyio.run(_starts, url, backend=backend)
+    finally:
+        worker.terminate()
+        worker.wait(30)
+
+
+def idle_figures(
+    name: str, backend: str, found: tuple[float, list[float]], target: float
+) -> list[Figure]:
+    """Dispatch to start on an idle worker, at most ``target`` ms, and its use of the CPU."""
+    share, delays = found
     return [
         Figure(
-            name="SQLite, dispatch to start", backend=backend,
-            value=1000 * statistics.median(delays), unit="ms", target=20, is_bound=True,
+            name=f"{name}, dispatch to start", backend=backend,
+            value=1000 * statistics.median(delays), unit="ms", target=target, is_bound=True,
             note=f"median of {len(delays)}; worst {1000 * max(delays):.1f} ms; two processes",
         ),
         Figure(
-            name="idle worker", backend=backend, value=100 * share, unit="% of a core", target=2,
-            is_bound=True, note=f"over {IDLE_SECONDS:g} s",
+            name=f"{name}, idle worker", backend=backend, value=100 * share, unit="% of a core",
+            target=2, is_bound=True, note=f"over {IDLE_SECONDS:g} s",
         ),
     ]  # fmt: skip
+
+
+def idle(backend: str) -> list[Figure]:
+    """On SQLite."""
+    with tempfile.TemporaryDirectory(prefix="taskflow-benchmark-") as folder:
+        found = watch_idle(f"sqlite:///{folder}/jobs.db", backend)
+    return idle_figures("SQLite", backend, found, 20)
 
 
 class _Durations:

@@ -30,3 +30,23 @@ class InChild(SyncProcessTask[None]):
 
     def execute(self) -> None:
         """Do nothing."""
+
+
+class Count:
+    """What the bodies of this process did."""
+
+    started = 0
+    first = 0.0
+
+
+count = Count()
+
+
+class Counted(AsyncTask[None]):
+    """Nothing but being counted, on the event loop."""
+
+    async def execute(self) -> None:
+        """Count, and note when the first one started."""
+        if not count.started:
+            count.first = time.perf_counter()
+        count.started += 1
