@@ -275,3 +275,24 @@ async def test_who_leaves_a_shared_wait_hands_it_on() -> None:
             await anyio.wait_all_tasks_blocked()
         assert sorted(ended) == [1, 2]
         assert (await jobs[0].record()).state == "scheduled"
+
+
+async def test_a_crowd_that_comes_again_and_again_goes_together() -> None:
+    sizes: list[int] = []
+
+    async def send(items: Sequence[int]) -> list[int]:
+        sizes.append(len(items))
+        await checkpoint()
+        return list(items)
+
+    batcher: Batcher[int, int] = Batcher(send, max_batch=100)
+
+    async def caller() -> None:
+        for number in range(1, 11):
+            assert await batcher.submit(number) == number
+
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as task_group:
+            for _ in range(20):
+                task_group.start_soon(caller)
+    assert sizes == [20] * 10

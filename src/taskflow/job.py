@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, final
+from weakref import WeakKeyDictionary
 
 import anyio
 
@@ -228,7 +229,9 @@ class Prepared(Generic[R]):
         place = self._placement
         if "delay" in place and "eta" in place:
             raise ConfigError(option="eta", value=None, problem="give an eta or a delay, not both")
-        chosen = self._options.over(definition.options).over(_defaults(config))
+        chosen = _resolved(definition, config)
+        if self._options is not NO_OPTIONS:
+            chosen = self._options.over(chosen)
         assert chosen.queue is not None
         assert chosen.max_attempts is not None
         assert chosen.retry_delay is not None
@@ -266,6 +269,17 @@ class Prepared(Generic[R]):
         found = self._find(app)
         stored = found.store_blocking(self.spec(found.config, found.codec))
         return Job(stored, self._definition, found)
+
+
+_known: Final[WeakKeyDictionary[TaskDefinition, tuple[Config, TaskOptions]]] = WeakKeyDictionary()
+
+
+def _resolved(definition: TaskDefinition, config: Config) -> TaskOptions:
+    """The definition's options over the settings; worked out once, not for each dispatch."""
+    known = _known.get(definition)
+    if known is None or known[0] is not config:
+        known = _known[definition] = (config, definition.options.over(_defaults(config)))
+    return known[1]
 
 
 def _defaults(config: Config) -> TaskOptions:

@@ -8,9 +8,10 @@ throughput that of batches, with no timer.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -19,6 +20,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 __all__ = ("Batcher",)
+
+TURNS: Final = 2
+"""Checkpoints after which everybody has run who was woken before; on trio their order is drawn."""
 
 
 class _Entry(Generic[T, R]):
@@ -84,8 +88,12 @@ class Batcher(Generic[T, R]):
 
     async def _lead(self, mine: _Entry[T, R]) -> None:
         self._is_led = True
-        batch = [self._queue.popleft() for _ in range(min(self._max_batch, len(self._queue)))]
+        batch: list[_Entry[T, R]] = []
         try:
+            for _ in range(TURNS):  # those who had their answers with mine come along
+                await checkpoint()
+            count = min(self._max_batch, len(self._queue))
+            batch += [self._queue.popleft() for _ in range(count)]
             results = await self._send([entry.item for entry in batch])
             answered = list(zip(batch, results, strict=True))
         except Exception as exc:

@@ -60,8 +60,8 @@ def find_app(app: Any = None) -> Any:
     entered = _entered.get()
     mine = entered() if entered is not None else None
     is_open = mine is not None and mine.loop is not None
-    here = _loop()
-    if here is None:
+    apps = _apps_here()
+    if apps is None:
         # A thread: the lanes of a worker hand their context in; AnyIO's threads know their loop.
         if is_open:
             return mine
@@ -71,7 +71,6 @@ def find_app(app: Any = None) -> Any:
             raise NoAppError(
                 problem="no event loop runs here: use `with app.sync() as sync:` from plain code"
             ) from None
-    apps = _open.get([])
     if len(apps) == 1:
         return apps[0]
     if is_open and any(mine is other for other in apps):
@@ -81,6 +80,13 @@ def find_app(app: Any = None) -> Any:
         if apps
         else "no app is open here: enter one with `async with app:` or pass `dispatch(app=...)`"
     )
+
+
+def _apps_here() -> list[Any] | None:
+    try:
+        return _open.get([])
+    except RuntimeError:
+        return None  # no event loop runs in this thread
 
 
 def run_on_loop(loop: EventLoopToken | None, function: Any, *args: Any) -> Any:
