@@ -213,6 +213,16 @@ class Driver(ABC):
         earlier in the same call; it waits until they have ended.
         """
 
+    async def enqueue_on(self, connection: object, jobs: Sequence[JobSpec]) -> list[Enqueued]:  # noqa: ARG002
+        """Store jobs within the transaction that the caller has open on ``connection``.
+
+        They are there, and workers are told, if and when the caller commits. Answers as
+        ``enqueue`` does. Called on the caller's event loop, and never sent again: what it raises
+        is the caller's to end the transaction for. While that is open, no lock of it keeps others
+        from storing, claiming, renewing and settling other jobs.
+        """
+        raise self._unsupported(Capability.TRANSACTIONS)
+
     @abstractmethod
     async def claim(self, request: Claim) -> Claimed:
         """Stage what is due, end dead leases, then lease the most urgent jobs.

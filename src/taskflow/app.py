@@ -207,8 +207,10 @@ class App(Managing, Generic[S]):
 
     # ---- dispatching
 
-    async def store(self, spec: JobSpec) -> str:
+    async def store(self, spec: JobSpec, connection: object | None = None) -> str:
         """Store one job, in one batch with whoever dispatches now; returns the stored job's id.
+
+        With a ``connection`` it goes alone, within the transaction that is open on it.
 
         Raises:
             JobConflictError: The id or the unique key is taken; nothing was stored.
@@ -217,6 +219,9 @@ class App(Managing, Generic[S]):
         port = self.port
         assert self._enqueues is not None
         _check_supported(port, spec)
+        if connection is not None:
+            (reply,) = await port.enqueue_on(connection, [spec])
+            return self._accept(port, spec, reply)
         return self._accept(port, spec, await self._enqueues.submit(spec))
 
     def _accept(self, port: Port, spec: JobSpec, reply: Enqueued) -> str:
@@ -239,10 +244,17 @@ class App(Managing, Generic[S]):
         """``store`` from another thread than the event loop's."""
         return cast("str", run_on_loop(self._loop, self.store, spec))
 
-    async def dispatch_many(self, tasks: Sequence[Dispatchable[R]]) -> list[Job[R]]:
+    async def dispatch_many(
+        self, tasks: Sequence[Dispatchable[R]], *, connection: object | None = None
+    ) -> list[Job[R]]:
         """Store many jobs, one round trip a driver batch; returns handles in order.
 
         All payloads are validated before the first one is stored.
+
+        Args:
+            tasks: What to store.
+            connection: Store them within the transaction that is open on this connection of
+                yours; see ``dispatch``.
 
         Raises:
             PayloadError, ConfigError: Nothing was stored.
@@ -257,7 +269,11 @@ class App(Managing, Generic[S]):
         step = port.driver.facts.max_batch
         for start in range(0, len(specs), step):
             batch = specs[start : start + step]
-            for spec, reply in zip(batch, await port.enqueue(batch), strict=True):
+            if connection is None:
+                replies = await port.enqueue(batch)
+            else:
+                replies = await port.enqueue_on(connection, batch)
+            for spec, reply in zip(batch, replies, strict=True):
                 stored = self._accept(port, spec, reply)
                 jobs.append(Job(stored, prepared[len(jobs)]._definition, self))  # noqa: SLF001
         return jobs

@@ -152,11 +152,11 @@ class IllegalTransitionError(UsageError):
 class UnsupportedError(UsageError):
     """This driver does not declare the capability. Use another driver or do without."""
 
-    def __init__(self, *, driver: str, capability: str) -> None:
+    def __init__(
+        self, *, driver: str, capability: str, remedy: str = "use another driver, or do without"
+    ) -> None:
         self.driver, self.capability = driver, capability
-        super().__init__(
-            f"the {driver} driver does not support {capability}: use another driver, or do without"
-        )
+        super().__init__(f"the {driver} driver does not support {capability}: {remedy}")
 
 
 class JobConflictError(UsageError):

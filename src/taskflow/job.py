@@ -52,7 +52,7 @@ class Dispatcher(Protocol):
     def config(self) -> Config: ...
     @property
     def codec(self) -> Codec: ...
-    async def store(self, spec: JobSpec) -> str: ...
+    async def store(self, spec: JobSpec, connection: object | None = None) -> str: ...
     def store_blocking(self, spec: JobSpec) -> str: ...
     async def fetch(self, job_id: str) -> Fetched | None: ...
     async def hint_final(self, job_id: str) -> None: ...
@@ -245,23 +245,27 @@ class Prepared(Generic[R]):
             tags=chosen.tags or {}, unique=place.get("unique"),
         )  # fmt: skip
 
-    async def dispatch(self, *, app: Any = None) -> Job[R]:
+    async def dispatch(self, *, app: Any = None, connection: object | None = None) -> Job[R]:
         """Store the job; returns its handle once it is stored.
 
         Args:
             app: The app to use. Default: the one that is open here.
+            connection: A connection of yours to the app's PostgreSQL database, of asyncpg or
+                SQLAlchemy: the job is there if and when its transaction is committed.
 
         Raises:
             PayloadError: A field is not what the task declares; nothing was stored.
             JobConflictError: The id is taken by other content, or the unique key may not be had.
             NoAppError: No app is open, or several are.
+            UnsupportedError: The app's driver takes no ``connection``.
             DriverError: The store did not answer; ``OutcomeUnknownError`` means perhaps stored:
-                dispatch again with the same ``id``.
+                dispatch again with the same ``id``. With a ``connection``: roll back, and begin
+                the transaction again.
 
         Cancellation: The job was stored or not; an ``id`` of your own makes repeating safe.
         """
         found = self._find(app)
-        stored = await found.store(self.spec(found.config, found.codec))
+        stored = await found.store(self.spec(found.config, found.codec), connection)
         return Job(stored, self._definition, found)
 
     def dispatch_blocking(self, *, app: Any = None) -> Job[R]:

@@ -112,9 +112,9 @@ class _Task(msgspec.Struct, Generic[R], metaclass=TaskMeta, frozen=True, kw_only
             )
         return Prepared(definition, self, find_app)
 
-    async def dispatch(self, *, app: Any = None) -> Job[R]:
+    async def dispatch(self, *, app: Any = None, connection: object | None = None) -> Job[R]:
         """Store the job; see ``Prepared.dispatch`` for arguments and errors."""
-        return await self._prepared().dispatch(app=app)
+        return await self._prepared().dispatch(app=app, connection=connection)
 
     def dispatch_blocking(self, *, app: Any = None) -> Job[R]:
         """The same from a body in the thread or process lane."""
@@ -367,7 +367,7 @@ class TaskFunction(Generic[P, R]):
         return Prepared(self.__taskflow__, payload, find_app)
 
     async def dispatch(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
-        """Short for ``fn(...).dispatch()``: every argument is payload."""
+        """Short for ``fn(...).dispatch()``: every argument is payload, ``connection`` too."""
         return await self(*args, **kwargs).dispatch()
 
 

@@ -8,7 +8,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import asyncpg
 
+from taskflow import App
 from taskflow._bridge import Bridge
 from taskflow._core.records import (
     Change,
@@ -57,6 +59,25 @@ async def opened(
         yield driver
     finally:
         await driver.aclose()
+
+
+@asynccontextmanager
+async def opened_app(server: PostgresServer, **options: Any) -> AsyncIterator[App[None]]:
+    """An open app on tables in a schema of its own."""
+    driver = PostgresDriver(server.url, queue_table=f"{new_schema()}.task_queue", **options)
+    await driver.migrate()
+    async with App[None](driver=driver) as app:
+        yield app
+
+
+@asynccontextmanager
+async def connected(server: PostgresServer, **options: Any) -> AsyncIterator[Any]:
+    """A connection of the user's, as asyncpg makes it; on asyncio only."""
+    connection = await asyncpg.connect(server.url, **options)
+    try:
+        yield connection
+    finally:
+        connection.terminate()
 
 
 def schema_of(driver: PostgresDriver) -> str:

@@ -138,6 +138,15 @@ async def many(app: App[Pool]) -> None:
     assert_type(app.handle("id", "Ping"), Job[Any])
 
 
+async def joining(app: App[Pool], connection: object) -> None:
+    """Any connection passes here; what it is, the driver looks at."""
+    assert_type(await Ping(host="a").dispatch(connection=connection), Job[bool])
+    delayed = Ping(host="a").delay(1)
+    assert_type(await delayed.dispatch(app=app, connection=connection), Job[bool])
+    assert_type(await total([1]).dispatch(connection=connection), Job[int])
+    assert_type(await app.dispatch_many([total([1])], connection=connection), list[Job[int]])
+
+
 def blocking(app: App[Pool]) -> None:
     with app.sync() as sync:
         assert_type(sync, SyncApp)
@@ -177,6 +186,8 @@ async def refused(app: App[Pool]) -> None:
     Ping(host="a").delay("60")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     total([""])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
     total([1], 2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await app.dispatch_many([total([1])], object())  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    Ping(host="a").dispatch_blocking(connection=app)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     await app.dispatch_many([Ping])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     text: str = await app.handle("id", Ping).result()  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
     current().id = text  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]

@@ -12,7 +12,14 @@ import anyio
 from taskflow import events
 from taskflow._core.records import Timing
 from taskflow._port.managing import Managing
-from taskflow.errors import DriverError, OutcomeUnknownError, StoreFullError, TaskflowError
+from taskflow.abc import Capability
+from taskflow.errors import (
+    DriverError,
+    OutcomeUnknownError,
+    StoreFullError,
+    TaskflowError,
+    UnsupportedError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -83,6 +90,19 @@ class Port(Managing):
     async def enqueue(self, jobs: Sequence[JobSpec]) -> list[Enqueued]:
         """Store jobs; an unknown outcome is answered by sending them again until the deadline."""
         return await self.resend("enqueue", len(jobs), lambda: self.driver.enqueue(jobs))
+
+    async def enqueue_on(self, connection: object, jobs: Sequence[JobSpec]) -> list[Enqueued]:
+        """One try, on the caller's connection: what goes wrong is the caller's transaction's.
+
+        Raises:
+            UnsupportedError: The driver does not declare transactions; nothing was sent.
+        """
+        if Capability.TRANSACTIONS not in self.driver.capabilities:
+            raise UnsupportedError(driver=self.driver.name, capability=Capability.TRANSACTIONS)
+        return await self._call(
+            "enqueue_on", len(jobs), lambda: self.driver.enqueue_on(connection, jobs),
+            self._call_timeout,
+        )  # fmt: skip
 
     async def claim(self, request: Claim) -> Claimed:
         """One try; the caller sends the same request again."""

@@ -139,6 +139,10 @@ class FaultyDriver(Driver):
         """With faults."""
         return await self._run("enqueue", lambda: self._driver.enqueue(jobs))
 
+    async def enqueue_on(self, connection: object, jobs: Sequence[JobSpec]) -> list[Enqueued]:
+        """Without faults: what breaks there breaks the caller's own transaction."""
+        return await self._driver.enqueue_on(connection, jobs)
+
     async def claim(self, request: Claim) -> Claimed:
         """With faults."""
         return await self._run("claim", lambda: self._driver.claim(request))

@@ -11,7 +11,7 @@ import asyncpg
 from taskflow._bridge import Bridge
 from taskflow._core.records import MICRO
 from taskflow.abc import Capability, Driver, Facts, Migrated
-from taskflow.drivers.postgres import health, people, rights, schema
+from taskflow.drivers.postgres import borrowed, health, people, rights, schema
 from taskflow.drivers.postgres import jobs as work
 from taskflow.drivers.postgres.address import check_url
 from taskflow.drivers.postgres.faults import BROKEN, translated
@@ -78,7 +78,7 @@ class PostgresDriver(Driver):
         {
             Capability.FETCH, Capability.LIST, Capability.COUNTS, Capability.CANCEL,
             Capability.PAUSE, Capability.PRIORITY, Capability.UNIQUE, Capability.RESULTS,
-            Capability.FLOWS, Capability.NOTIFY,
+            Capability.FLOWS, Capability.TRANSACTIONS, Capability.NOTIFY,
         }
     )  # fmt: skip
     facts: ClassVar[Facts] = Facts()
@@ -236,6 +236,21 @@ class PostgresDriver(Driver):
     async def enqueue(self, jobs: Sequence[JobSpec]) -> list[Enqueued]:
         """See ``Driver.enqueue``."""
         return await self._in_parts(work.enqueue, jobs)
+
+    async def enqueue_on(self, connection: object, jobs: Sequence[JobSpec]) -> list[Enqueued]:
+        """See ``Driver.enqueue_on``; takes asyncpg's connections and SQLAlchemy's on asyncpg.
+
+        Called on the caller's own event loop, never through the bridge. With no transaction open,
+        an asyncpg connection stores at once.
+
+        Raises:
+            UnsupportedError: The caller is on trio, where asyncpg has no connections.
+            ConfigError: It is another kind of connection; nothing was sent.
+            UsageError: It is busy with another statement, or was given back to its pool.
+            DriverUnavailableError: The transaction cannot go on: roll it back and begin again.
+            OutcomeUnknownError: Perhaps part of the transaction: roll it back.
+        """
+        return await borrowed.enqueue(self._opened, connection, jobs)
 
     async def claim(self, request: Claim) -> Claimed:
         """See ``Driver.claim``."""

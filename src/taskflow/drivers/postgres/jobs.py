@@ -37,8 +37,12 @@ if TYPE_CHECKING:
 
     from taskflow.drivers.postgres.store import Store
 
-__all__ = ("claim", "enqueue", "expire", "extend", "settle")
+__all__ = (
+    "ENQUEUE_ON", "answers", "claim", "enqueue", "expire", "extend", "is_plain", "settle", "work",
+)  # fmt: skip
 
+PATIENCE: Final = "10s"
+"""How long an enqueue waits for an id or a unique key that somebody is about to store."""
 _CHANGES: Final = 13
 """Arrays of a settle."""
 
@@ -48,7 +52,8 @@ def _call(function: str, count: int) -> str:
     return f"SELECT * FROM {{f_{function}}}({arguments})"  # noqa: S608 - placeholders only
 
 
-ENQUEUE: Final = _call("enqueue", len(DRAFT) + 2)
+ENQUEUE: Final = _call("enqueue", len(DRAFT) + 3)
+ENQUEUE_ON: Final = _call("enqueue_on", len(DRAFT) + 4)
 CLAIM: Final = _call("claim", 9)
 EXTEND: Final = _call("extend", 6)
 EXPIRE: Final = _call("expire", 2)
@@ -58,13 +63,30 @@ FOLLOW: Final = _call("settle_and_follow", _CHANGES + 2 + len(DRAFT))
 
 async def enqueue(store: Store, specs: Sequence[JobSpec]) -> list[Enqueued]:
     """Store jobs in one step; see ``Driver.enqueue``."""
-    is_plain = len({spec.id for spec in specs}) == len(specs) and not any(
+    verdicts, holders, news = await store.row(
+        ENQUEUE, *drafts(specs), is_plain(specs), store.shift(), PATIENCE
+    )
+    store.announce({*news.split(ITEM), *work(specs)})
+    return answers(specs, verdicts, holders)
+
+
+def is_plain(specs: Sequence[JobSpec]) -> bool:
+    """Nothing but known ids can keep one of them from being stored."""
+    return len({spec.id for spec in specs}) == len(specs) and not any(
         spec.unique is not None or spec.after for spec in specs
     )
-    verdicts, holders, news = await store.row(ENQUEUE, *drafts(specs), is_plain, store.shift())
-    work = {f"w{PART}{spec.lane}{PART}{safe(spec.queue)}" for spec in specs if not spec.after}
-    store.announce({*news.split(ITEM), *work})
-    if verdicts is None:
+
+
+def work(specs: Sequence[JobSpec]) -> set[str]:
+    """The news that these jobs are, once they are stored."""
+    return {f"w{PART}{spec.lane}{PART}{safe(spec.queue)}" for spec in specs if not spec.after}
+
+
+def answers(
+    specs: Sequence[JobSpec], verdicts: Sequence[str] | None, holders: Sequence[str] | None
+) -> list[Enqueued]:
+    """What the database says of each; without verdicts, every one was accepted."""
+    if verdicts is None or holders is None:
         return [Enqueued(Accepted.ACCEPTED, spec.id) for spec in specs]
     return [
         Enqueued(Accepted(verdict), plain(holder))

@@ -10,6 +10,7 @@ from taskflow._core.flows import CALL_EDGES, JOB_EDGES, SKIPPED, On
 from taskflow._core.queries import Replayed
 from taskflow._core.records import Accepted, Cancelled, Conflict, Verdict
 from taskflow._core.states import FINAL, Event, JobState, sources_of
+from taskflow.drivers.postgres.rows import ANYTHING, LONGEST
 from taskflow.errors import ConfigError
 
 __all__ = ("DRAFT", "Names")
@@ -207,6 +208,7 @@ def _words() -> dict[str, str]:
         "replayable": _quoted(sources_of(Event.REPLAY)), "final": _quoted(FINAL),
         "skipped": SKIPPED, "replaced": "replaced", "expired": "expired",
         "job_edges": str(JOB_EDGES), "call_edges": str(CALL_EDGES), "sweep": "1000", "few": "200",
+        "longest": str(LONGEST), "anything": ANYTHING,
         "settings": " ".join(_SETTINGS),
         "claimed": ", ".join(f"j.{name}" for name in CLAIMED),
         "record": ", ".join(f"j.{name}" for name in RECORD),

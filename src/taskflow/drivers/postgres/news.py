@@ -1,7 +1,8 @@
 """Telling other processes what happened: after the commit, together, and not too often.
 
-A NOTIFY takes a lock of the whole database at its commit, so none is sent within the transactions
-that store jobs, and there is at most one from each process in ``GAP``.
+A NOTIFY takes a lock of the whole database at its commit, so none is sent within our transactions
+that store jobs, and there is at most one from each process in ``GAP``. Only what is stored within a
+caller's own transaction is announced by that one: nobody else learns of its commit.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from taskflow.drivers.postgres.rows import ITEM
+from taskflow.drivers.postgres.rows import ANYTHING, ITEM, LONGEST
 from taskflow.errors import DriverError
 
 if TYPE_CHECKING:
@@ -19,14 +20,10 @@ if TYPE_CHECKING:
 
     from taskflow.drivers.postgres.client import Client
 
-__all__ = ("ANYTHING", "Notifier")
+__all__ = ("Notifier",)
 
 GAP: Final = 0.05
 """Seconds between two notifications of one process."""
-LONGEST: Final = 7000
-"""Bytes of one notification; PostgreSQL takes less than 8000."""
-ANYTHING: Final = "*"
-"""Instead of too much to say: look yourself."""
 _SEND: Final = "SELECT pg_notify($1, $2)"
 
 

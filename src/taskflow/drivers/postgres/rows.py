@@ -28,12 +28,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 __all__ = (
-    "ITEM", "PART", "changed", "drafts", "leased", "pack", "plain", "record", "safe", "tag_text",
+    "ANYTHING", "ITEM", "LONGEST", "PART", "changed", "drafts", "leased", "pack", "plain",
+    "record", "safe", "tag_text",
 )  # fmt: skip
 
 ITEM: Final = "\x1e"
 PART: Final = "\x1f"
 """What separates items, and the parts of one, where several stand in one text."""
+
+LONGEST: Final = 7000
+"""Bytes of one notification; PostgreSQL takes less than 8000."""
+ANYTHING: Final = "*"
+"""Instead of news that are too long: look yourself."""
 
 _ESCAPES: Final = {"\x1a": "\x1a0", "\0": "\x1a1", ITEM: "\x1a2", PART: "\x1a3"}
 _TABLE: Final = str.maketrans(_ESCAPES)

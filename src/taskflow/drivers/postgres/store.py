@@ -31,6 +31,10 @@ class Store:
         shift: Microseconds by which the server's time is shifted.
         least, most: Size of the pool.
         notifies: Others are told, and listened to.
+
+    Attributes:
+        channel: Where others listen; ``None`` when they are not told.
+        shown: Where it is, without any secret.
     """
 
     def __init__(
@@ -38,6 +42,8 @@ class Store:
         notifies: bool,
     ) -> None:  # fmt: skip
         self.names, self.shift = names, shift
+        self.channel = names.channel if notifies else None
+        self.shown = server.shown
         self._filled: dict[str, str] = {}
         self._client = Client(server, least=least, most=most)
         self.waits = Waits(self._client, server, names, shift, listens=notifies)
@@ -62,10 +68,14 @@ class Store:
 
     async def rows(self, statement: str, *args: Any) -> list[Any]:
         """The rows of a statement, in which the placeholders of ``Names`` may stand."""
+        return await self._client.rows(self.filled(statement), *args)
+
+    def filled(self, statement: str) -> str:
+        """The statement without placeholders."""
         filled = self._filled.get(statement)
         if filled is None:
             filled = self._filled[statement] = self.names.fill(statement)
-        return await self._client.rows(filled, *args)
+        return filled
 
     async def row(self, statement: str, *args: Any) -> Any:
         """Its only row."""

@@ -17,8 +17,7 @@ import asyncpg
 
 from taskflow._core.records import Wait, Wake
 from taskflow.drivers.postgres.faults import BROKEN
-from taskflow.drivers.postgres.news import ANYTHING
-from taskflow.drivers.postgres.rows import ITEM, PART, plain, safe
+from taskflow.drivers.postgres.rows import ANYTHING, ITEM, PART, plain, safe
 from taskflow.errors import DriverError, DriverUnavailableError
 
 if TYPE_CHECKING:

@@ -21,6 +21,24 @@ CREATE FUNCTION {f_base}() RETURNS bigint LANGUAGE sql VOLATILE AS $$
     SELECT nextval('{counter_text}'::regclass) * 1024
 $$;
 
+-- Lock those that hold the key, unless one of them runs: then none is left locked, for this
+-- transaction may be a caller's own and stay open for long, and the lease must be renewed.
+CREATE FUNCTION {f_hold_idle}(p_key text) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    v_state text;
+BEGIN
+    FOR v_state IN
+        SELECT state FROM {jobs}
+        WHERE unique_key = p_key AND state = ANY (string_to_array(unique_states, ','))
+        ORDER BY seq FOR UPDATE
+    LOOP
+        IF v_state = '{running_state}' THEN RAISE EXCEPTION USING ERRCODE = 'TF001'; END IF;
+    END LOOP;
+    RETURN true;
+EXCEPTION
+    WHEN SQLSTATE 'TF001' THEN RETURN false;
+END $$;
+
 -- One job by the book: known ids, predecessors, its unique key.
 CREATE FUNCTION {f_accept}(d {draft}, p_now bigint, OUT verdict text, OUT holder text)
 LANGUAGE plpgsql AS $$
@@ -50,7 +68,7 @@ BEGIN
         FOR h IN
             SELECT * FROM {jobs}
             WHERE unique_key = r.unique_key AND state = ANY (string_to_array(unique_states, ','))
-            ORDER BY seq FOR UPDATE
+            ORDER BY seq
         LOOP
             holder := CASE WHEN verdict IS NULL THEN h.id ELSE holder END;
             verdict := CASE
@@ -59,7 +77,12 @@ BEGIN
                      OR verdict = '{conflict}' THEN '{conflict}'
                 ELSE '{accepted}' END;
         END LOOP;
-        IF verdict <> '{accepted}' THEN RETURN; END IF;
+        IF verdict IS NOT NULL THEN
+            IF verdict = '{accepted}' AND NOT {f_hold_idle}(r.unique_key) THEN
+                verdict := '{conflict}';
+            END IF;
+            IF verdict <> '{accepted}' THEN RETURN; END IF;
+        END IF;
         FOR h IN
             SELECT * FROM {jobs}
             WHERE unique_key = r.unique_key AND state = ANY (string_to_array(unique_states, ','))
@@ -93,8 +116,8 @@ BEGIN
     END IF;
 END $$;
 
--- Returns no verdicts when every job was accepted.
-CREATE FUNCTION {f_enqueue}({draft_parameters}, p_plain boolean, p_shift bigint,
+-- Returns no verdicts when every job was accepted. Gives up a lock after p_patience.
+CREATE FUNCTION {f_enqueue}({draft_parameters}, p_plain boolean, p_shift bigint, p_patience text,
     OUT verdicts text[], OUT holders text[], OUT news text)
 LANGUAGE plpgsql {settings} AS $$
 DECLARE
@@ -105,7 +128,7 @@ DECLARE
     v_accepted record;
     d {draft};
 BEGIN
-    PERFORM {f_begin}();
+    PERFORM {f_begin}(), set_config('lock_timeout', p_patience, true);
     IF p_plain THEN
         WITH stored AS (
             INSERT INTO {jobs}
@@ -131,4 +154,52 @@ BEGIN
         holders := holders || v_accepted.holder;
     END LOOP;
     news := {f_news}();
+END $$;
+
+-- A snapshot that was taken long ago does not show jobs that ended since: only a unique index
+-- does, by a serialization failure. p_ids were stored just now.
+CREATE FUNCTION {f_reveal}(p_ids text[]) RETURNS void LANGUAGE plpgsql {settings} AS $$
+DECLARE
+    r {jobs};
+BEGIN
+    FOR r IN
+        SELECT j.* FROM unnest(p_ids) AS i(id) CROSS JOIN LATERAL (
+            SELECT * FROM {jobs} AS h WHERE h.id = i.id OFFSET 0) AS j
+    LOOP
+        INSERT INTO {finished} SELECT r.* ON CONFLICT (id) DO NOTHING;
+        INSERT INTO {dead} SELECT r.* ON CONFLICT (id) DO NOTHING;
+        DELETE FROM {finished} WHERE seq = r.seq;
+        DELETE FROM {dead} WHERE seq = r.seq;
+    END LOOP;
+END $$;
+
+-- The same within a caller's own transaction, whose commit sends the news (p_work, to begin with)
+-- to p_channel.
+CREATE FUNCTION {f_enqueue_on}({draft_parameters}, p_plain boolean, p_shift bigint,
+    p_channel text, p_work text, OUT verdicts text[], OUT holders text[])
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_patience text := current_setting('lock_timeout');
+    v_is_frozen boolean := current_setting('transaction_isolation') NOT LIKE 'read %';
+    v_news text;
+BEGIN
+    IF v_is_frozen AND num_nonnulls(VARIADIC p_unique_key) > 0 THEN
+        RAISE feature_not_supported USING MESSAGE = 'a transaction that is '
+            || current_setting('transaction_isolation') || ' does not see who holds a unique key: '
+            'use READ COMMITTED, or give the job an id of its own instead of the key';
+    END IF;
+    SELECT e.verdicts, e.holders, e.news INTO verdicts, holders, v_news
+    FROM {f_enqueue}({draft_names_p}, p_plain, p_shift,
+        CASE v_patience WHEN '0' THEN '10s' ELSE v_patience END) AS e;
+    IF v_is_frozen THEN
+        PERFORM {f_reveal}(ARRAY(
+            SELECT i.id FROM unnest(p_id, verdicts) AS i(id, verdict)
+            WHERE coalesce(i.verdict, '{accepted}') = '{accepted}'));
+    END IF;
+    IF verdicts IS NULL OR '{accepted}' = ANY (verdicts) THEN
+        v_news := p_work || v_news;
+        PERFORM pg_notify(p_channel,
+            CASE WHEN octet_length(v_news) > {longest} THEN '{anything}' ELSE v_news END)
+        WHERE p_channel IS NOT NULL;
+    END IF;
 END $$;
