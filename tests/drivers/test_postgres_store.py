@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 from typing import TypeVar
 
 import anyio
@@ -17,7 +14,6 @@ from taskflow._core.states import Event
 from taskflow.config import Config
 from taskflow.drivers import driver_for
 from taskflow.drivers.postgres import PostgresDriver
-from taskflow.drivers.postgres.schema import MIGRATIONS
 from taskflow.errors import (
     ConfigError,
     DriverError,
@@ -36,7 +32,6 @@ from tests.drivers.postgres_kit import (
     schema_of,
     settle,
     spec,
-    until,
 )
 from tests.drivers.servers import PostgresServer, free_port
 
@@ -71,71 +66,6 @@ async def test_a_missing_old_or_newer_schema_is_named(postgres_server: PostgresS
         await db.run(f"DELETE FROM {ledger}")
         with pytest.raises(SchemaMismatchError, match="version 0.*run `taskflow migrate`"):
             await driver.open()
-
-
-async def test_a_dry_run_shows_everything_and_changes_nothing(
-    postgres_server: PostgresServer,
-) -> None:
-    driver = on(postgres_server, new_schema())
-    shown = await driver.migrate(dry_run=True)
-    assert len(shown.steps) == len(MIGRATIONS)
-    assert f'CREATE TABLE "{schema_of(driver)}"."task_queue"' in shown.steps[0].sql
-    assert await driver.migrate() == shown
-    assert (await driver.migrate()).steps == ()
-
-
-async def test_eight_migrations_at_one_time(postgres_server: PostgresServer) -> None:
-    schema, applied = new_schema(), list[int]()
-
-    async def migrate() -> None:
-        applied.append(len((await on(postgres_server, schema).migrate()).steps))
-
-    async with anyio.create_task_group() as group:
-        for _ in range(8):
-            group.start_soon(migrate)
-    assert sum(applied) == len(MIGRATIONS)
-    driver = on(postgres_server, schema)
-    await driver.open()
-    await driver.aclose()
-
-
-MIGRATE = """
-import sys, anyio
-from taskflow.drivers.postgres import PostgresDriver
-print("begun", flush=True)
-anyio.run(PostgresDriver(sys.argv[1], queue_table=sys.argv[2] + ".task_queue").migrate)
-"""
-
-
-def started(program: str, *words: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-c", program, *words], stdout=subprocess.PIPE,
-        cwd=Path(__file__).parents[2],
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_a_killed_migration_is_taken_up_where_it_was(
-    postgres_server: PostgresServer,
-) -> None:
-    schema = new_schema()
-    async with admin(postgres_server.url) as db:
-        for whole_steps in range(3):
-            with started(MIGRATE, postgres_server.url, schema) as process:
-                assert process.stdout is not None
-                await anyio.to_thread.run_sync(process.stdout.readline)
-
-                async def has_begun(least: int = whole_steps) -> bool:
-                    ledger = f"{schema}.task_queue_schema"
-                    there = await db.value("SELECT to_regclass($1) IS NOT NULL", ledger)
-                    return bool(there and await db.value(f"SELECT count(*) FROM {ledger}") >= least)
-
-                await until(has_begun)
-                process.send_signal(signal.SIGKILL)
-    driver = on(postgres_server, schema)
-    await driver.migrate()
-    await driver.open()
-    await driver.aclose()
 
 
 # ---- what is refused
