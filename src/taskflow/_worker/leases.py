@@ -73,6 +73,7 @@ class Leases:
         self._is_stalled = False
         self._changed: set[str] = set()
         self._progress_at = 0.0
+        self._away_since: float | None = None
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Start the thread; stop and join it when cancelled."""
@@ -214,10 +215,16 @@ class Leases:
                 await self._extend(port, held[start : start + limit], changed)
         except DriverError as exc:
             self._changed |= changed
-            logger.warning("leases could not be renewed, trying again: %s", exc)
+            if self._away_since is None:
+                self._away_since = time.monotonic()
+                logger.warning("leases could not be renewed, trying again: %s", exc)
             return False
         finally:
             post(self._loop, self._answer)
+        if held and self._away_since is not None:
+            seconds = time.monotonic() - self._away_since
+            self._away_since = None
+            logger.info("leases are renewed again after %.1f s", seconds)
         return True
 
     def _take_changed(self) -> set[str]:

@@ -82,11 +82,18 @@ class Settler:
         until = max(attempt.trust_until for attempt, _ in batch) + port.timing.lease
         try:
             replies = await port.persist("settle", lambda: port.settle(changes), until=until)
-        except DriverError:
-            logger.exception("%d outcome(s) could not be stored; their jobs will run again",
-                             len(batch))  # fmt: skip
-            replies = [Settled(Verdict.LOST)] * len(batch)
+        except DriverError as exc:
+            # A store that is away for too long is not a fault that a stack would explain.
+            logger.error(
+                "%d outcome(s) could not be stored; their jobs will run again: %s", len(batch), exc,
+                exc_info=not exc.retryable, extra={"job_ids": [one.token.id for one in changes]},
+            )  # fmt: skip
+            for attempt, change in batch:
+                self._settled(attempt, change, Settled(Verdict.LOST))
+            return
         for (attempt, change), reply in zip(batch, replies, strict=True):
+            if reply.verdict is Verdict.LOST:
+                _warn_of_loss(attempt, change)
             self._settled(attempt, change, reply)
 
     def _settled(self, attempt: Attempt, change: Change, reply: Settled) -> None:
@@ -96,12 +103,6 @@ class Settler:
         attempt.verdict = reply
         if attempt.settled is not None:
             attempt.settled.set()
-        if reply.verdict is Verdict.LOST:
-            logger.warning(
-                "%s %s was somebody else's by the time it ended (%s); nothing was stored",
-                attempt.kind, change.token.id, change.event,
-                extra={"job_id": change.token.id, "event": str(change.event)},
-            )  # fmt: skip
         if runtime.port.is_watched:
             self._emit(attempt, change, reply)
 
@@ -118,3 +119,11 @@ class Settler:
                 state=reply.state.value if reply.state else "", seconds=seconds,
             )
         )  # fmt: skip
+
+
+def _warn_of_loss(attempt: Attempt, change: Change) -> None:
+    logger.warning(
+        "%s %s was somebody else's by the time it ended (%s); nothing was stored",
+        attempt.kind, change.token.id, change.event,
+        extra={"job_id": change.token.id, "event": str(change.event)},
+    )  # fmt: skip
