@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -29,11 +30,12 @@ def python(part: str, url: str, number: int, backend: str) -> dict[str, Any]:
 
 
 def measure(words: Sequence[str], env: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """What the program printed last.
+    """What the program printed last, and as ``cpu`` the seconds of a core that it used.
 
     Raises:
         ChildFailed: With the end of what it said.
     """
+    before = _reaped()
     child = subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
         env={**os.environ, **(env or {})}, start_new_session=True,
@@ -52,4 +54,9 @@ def measure(words: Sequence[str], env: Mapping[str, str] | None = None) -> dict[
         found: dict[str, Any] = json.loads(out.strip().splitlines()[-1])
     except (ValueError, IndexError):
         raise ChildFailed(f"it printed no figures: {out[-200:]!r}") from None
-    return found
+    return {**found, "cpu": _reaped() - before}
+
+
+def _reaped() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

@@ -23,6 +23,7 @@ class Standing(msgspec.Struct, kw_only=True):
     Attributes:
         enqueued: Jobs stored a second, one value a round.
         worked: Jobs run a second.
+        cpu: Microseconds of a core a job: the worker, and its server; its start included.
         since: What the clock started with.
         problem: Why there are no more rounds of it.
     """
@@ -32,6 +33,7 @@ class Standing(msgspec.Struct, kw_only=True):
     version: str
     enqueued: list[float] = []
     worked: list[float] = []
+    cpu: list[tuple[float, float]] = []
     since: str = ""
     problem: str = ""
     target: float | None = None
@@ -93,7 +95,10 @@ def _measure(server: Server, standing: Standing, one: Entrant, peers: Peers) -> 
     rest = [url, str(one.jobs), *([one.backend] if one.backend else [])]
     stored = measure([*one.words(peers), "store", *rest], env)
     server.settled(url)
+    before = server.cpu()
     worked = measure([*one.words(peers), "work", *rest], env)
+    used = (worked["cpu"], server.cpu() - before)
+    standing.cpu.append((1e6 * used[0] / one.jobs, 1e6 * used[1] / one.jobs))
     standing.enqueued.append(one.jobs / stored["seconds"])
     standing.worked.append(one.jobs / worked["seconds"])
     standing.since = worked["since"]

@@ -52,14 +52,17 @@ def ratios_of(standings: Sequence[Standing]) -> list[Ratio]:
 def show(standings: Sequence[Standing], ratios: Sequence[Ratio]) -> None:
     """Two tables: everybody's medians, and the ratios against their targets."""
     console = Console(highlight=False, width=130)
-    rates = Table("store", "library", "version", "enqueue/s", "jobs/s", "from - to", "rounds")
+    rates = Table("store", "library", "version", "enqueue/s", "jobs/s", "from - to",
+                  "µs of CPU a job: worker + server", "rounds")  # fmt: skip
     for one in standings:
         if one.worked:
             enqueued = f"{statistics.median(one.enqueued):,.0f}"
             spread = f"{min(one.worked):,.0f} - {max(one.worked):,.0f}"
-            cells = (enqueued, f"{one.rate:,.0f}", spread, str(len(one.worked)))
+            worker, server = (statistics.median(part) for part in zip(*one.cpu, strict=True))
+            used = f"{worker:,.0f} + {server:,.0f}"
+            cells = (enqueued, f"{one.rate:,.0f}", spread, used, str(len(one.worked)))
         else:
-            cells = ("", "", one.problem.splitlines()[-1], "0")
+            cells = ("", "", one.problem.splitlines()[-1], "", "0")
         rates.add_row(one.server, one.entrant, one.version, *cells)
     console.print(rates)
     table = Table("store", "taskflow on", "against", "ratio", "target", "")
