@@ -241,9 +241,7 @@ class Calls:
 
 
 OPERATIONS = tuple(
-    name for name, function in vars(Driver).items()
-    if not name.startswith("_") and callable(function)
-    and name not in {"open", "aclose", "check", "twin"}
+    name for name in vars(Calls) if not name.startswith("_") and name != "prepare"
 )  # fmt: skip
 """Every operation of the seam."""
 

@@ -11,7 +11,7 @@ import pytest
 from taskflow._core.records import Lane, Wait, Wake
 from taskflow._core.states import Event
 from taskflow.drivers.postgres import PostgresDriver, waits
-from taskflow.errors import DriverUnavailableError
+from taskflow.errors import DriverError
 from tests.drivers.postgres_kit import admin, claim_one, opened, schema_of, settle, spec, until
 from tests.drivers.servers import PostgresServer
 
@@ -181,7 +181,7 @@ async def test_many_jobs_make_few_notifications(
 
 async def test_a_close_ends_waits(here: PostgresDriver) -> None:
     async def wait() -> None:
-        with pytest.raises(DriverUnavailableError):
+        with pytest.raises(DriverError):
             await here.wait(Wait(queues=("default",), timeout=9))
 
     async with anyio.create_task_group() as group:

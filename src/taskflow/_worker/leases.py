@@ -36,6 +36,8 @@ logger = logging.getLogger("taskflow.worker")
 
 STALLED_EXIT_CODE: Final = 70
 """How a worker ends whose event loop has not moved for ``max_stall``."""
+AWAY_PAUSE: Final = 1.0
+"""The longest pause (seconds) before a renewal that failed is tried again."""
 PROGRESS_PAUSE: Final = 1.0
 """Seconds between two writes of progress."""
 
@@ -199,7 +201,7 @@ class Leases:
             self._check_loop()
             is_good = await self._beat(port)
             self._check_trust()
-            pause = self._timing.beat if is_good else min(1.0, self._timing.lease / 8)
+            pause = self._timing.beat if is_good else min(AWAY_PAUSE, self._timing.lease / 8)
             if self._changed:
                 pause = min(pause, PROGRESS_PAUSE)
 

@@ -32,7 +32,7 @@ class Client:
 
     def __init__(self, server: Server, *, least: int, most: int) -> None:
         self._pool = Pool(server, least=least, most=most)
-        self._deadline = server.deadline
+        self._deadline, self._shown = server.deadline, server.shown
 
     async def rows(self, statement: str, *args: Any) -> list[Any]:
         """The rows that the statement gives.
@@ -47,21 +47,36 @@ class Client:
         return (await self.rows(statement, *args))[0]
 
     async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """Do one thing that is a transaction of its own on a connection."""
+        """Do one thing that is a transaction of its own on a connection.
+
+        Raises:
+            DriverUnavailableError: It was not done, or there was no connection in time.
+            DriverError: As ``Driver`` says.
+        """
+        until = asyncio.get_running_loop().time() + self._deadline
         for left in reversed(range(TRIES)):
             try:
-                return await self._once(work)
+                return await self._once(work, until)
             except AGAIN as exc:
                 if not left:
                     raise DriverUnavailableError(driver=DRIVER, problem=str(exc)) from exc
                 await asyncio.sleep(random.uniform(0.001, 0.01) * (TRIES - left))  # noqa: S311
         raise AssertionError
 
-    async def _once(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        connection = await self._pool.acquire()
+    async def _connection(self, until: float) -> Connection:
+        try:
+            async with asyncio.timeout_at(until):
+                return await self._pool.acquire()
+        except TimeoutError as exc:
+            raise DriverUnavailableError(
+                driver=DRIVER, problem=f"{self._shown}: no connection in time"
+            ) from exc
+
+    async def _once(self, work: Callable[[Connection], Awaitable[T]], until: float) -> T:
+        connection = await self._connection(until)
         began = time.monotonic()
         try:
-            async with asyncio.timeout(self._deadline):
+            async with asyncio.timeout_at(until):
                 result = await work(connection)
         except asyncpg.PostgresError as exc:
             if is_fatal(exc) or connection.is_closed():

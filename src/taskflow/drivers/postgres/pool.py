@@ -30,6 +30,34 @@ IDLE: Final = 300.0
 """Seconds after which a connection beyond the least number is closed."""
 
 
+class _Loop:
+    """The event loop, as the client gets it: what it leaves behind it does not complain of.
+
+    A connect that is cut between two of its steps leaves a future that nobody can await any more,
+    and which then gets an error.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+    def create_future(self) -> asyncio.Future[Any]:
+        future = self._loop.create_future()
+        future.add_done_callback(_look_at)
+        return future
+
+
+def _look_at(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled():
+        future.exception()
+
+
+def _loop() -> Any:
+    return _Loop(asyncio.get_running_loop())
+
+
 class Server(msgspec.Struct, frozen=True, kw_only=True):
     """Where the database is and how it is talked to."""
 
@@ -47,7 +75,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
         try:
             return await asyncpg.connect(
                 self.dsn, timeout=CONNECTING, statement_cache_size=self.statement_cache_size,
-                server_settings=self._settings(),
+                server_settings=self._settings(), loop=_loop(),
             )  # fmt: skip
         except Exception as exc:
             raise unreachable(exc, self.shown) from None  # its text may name the password

@@ -82,7 +82,7 @@ class Waits:
         self._own = f"{names.channel}_{token_hex(4)}"
         self._heard = asyncio.Event()
         self._next_try = self._next_ping = 0.0
-        self._is_closed = False
+        self._is_closed = self._is_asked = False
         self._glance = names.fill("SELECT * FROM {f_glance}($1, $2, $3, $4, $5, $6, $7)")
 
     def tell(self, items: Iterable[str]) -> None:
@@ -99,19 +99,22 @@ class Waits:
         self._waiters.add(waiter)
         try:
             while True:
-                await self._listen()
                 waiter.event.clear()
+                looked_at = time.monotonic()
                 wake = await self._look(request)
-                left = deadline - time.monotonic()
-                if wake.work or wake.finals or wake.cancels or left <= 0:
+                if wake.work or wake.finals or wake.cancels or time.monotonic() >= deadline:
                     return wake
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(min(left, POLL)):
-                        await waiter.event.wait()
+                await self._listen()
+                await self._sleep(waiter, min(deadline, looked_at + POLL))
                 if self._is_closed:
                     raise DriverUnavailableError(driver="postgres", problem="the driver is closed")
         finally:
             self._waiters.discard(waiter)
+
+    async def _sleep(self, waiter: _Waiter, until: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(until - time.monotonic()):
+                await waiter.event.wait()
 
     async def _look(self, request: Wait) -> Wake:
         work, finals, cancels = await self._client.row(
@@ -132,28 +135,39 @@ class Waits:
         if not self._listens or now < due or self._lock.locked():
             return
         async with self._lock:
+            self._is_asked = False
             try:
                 async with asyncio.timeout(HEARING):
-                    if not is_live:
-                        await self._open_listener()
-                    await self._ping()
-                self._next_ping = now + PING
+                    listener = self._listener if is_live else await self._open_listener()
+                    await self._ping(listener)
             except DEAD:
-                self._next_try = now + (DEAF if is_live or self._listener is not None else POLL)
+                # A new one that was asked and heard nothing never will; others were cut off.
+                self._next_try = now + (DEAF if self._is_asked and not is_live else POLL)
                 self._drop_listener()
             except BaseException:
                 self._drop_listener()
+                self._next_try = 0.0  # this caller goes: another one is to open it
+                self.tell((ANYTHING,))
                 raise
+            else:
+                self._next_ping = now + PING
+                if not is_live:
+                    self.tell((ANYTHING,))  # what happened before it was there, nobody heard
 
-    async def _open_listener(self) -> None:
+    async def _open_listener(self) -> Connection:
         self._drop_listener()
-        self._listener = await self._server.connect()
-        await self._listener.add_listener(self._names.channel, self._hear)
-        await self._listener.add_listener(self._own, self._hear)
+        self._next_try = time.monotonic() + POLL  # not in a circle, when each one is cut at once
+        self._listener = listener = await self._server.connect()
+        if self._is_closed:
+            self._drop_listener()
+        await listener.add_listener(self._names.channel, self._hear)
+        await listener.add_listener(self._own, self._hear)
+        return listener
 
-    async def _ping(self) -> None:
+    async def _ping(self, listener: Connection) -> None:
         self._heard.clear()
-        await self._listener.execute("SELECT pg_notify($1, '')", self._own)
+        await listener.execute("SELECT pg_notify($1, '')", self._own)
+        self._is_asked = True
         await self._heard.wait()
 
     def _hear(self, _: Any, __: int, channel: str, payload: str) -> None:

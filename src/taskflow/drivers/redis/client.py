@@ -62,18 +62,22 @@ class Client:
         """
         one = script(name)
         command = pack("EVALSHA", one.sha, "1", self._tag, str(self._shift()), encode(args), *blobs)
+        until = self._until()
         for _ in range(REDIRECTS):
             try:
-                return await self.send(command)
+                return await self.send(command, until)
             except ResponseError as exc:
-                await self._mend(exc, one)
+                await self._mend(exc, one, until)
         raise DriverUnavailableError(driver=DRIVER, problem="sent from one node to the next")
 
-    async def _mend(self, error: ResponseError, one: Script) -> None:
+    def _until(self) -> float:
+        return asyncio.get_running_loop().time() + self._deadline
+
+    async def _mend(self, error: ResponseError, one: Script, until: float) -> None:
         """Do what makes another try worth while, or say what the refusal means."""
         if isinstance(error, NoScriptError):
             try:
-                await self.send(pack("SCRIPT", "LOAD", one.text))
+                await self.send(pack("SCRIPT", "LOAD", one.text), until)
             except ResponseError as exc:
                 raise translated(exc) from exc
         elif isinstance(error, MovedError):
@@ -85,12 +89,18 @@ class Client:
                 self._pool.distrust()
             raise translated(error) from error
 
-    async def send(self, command: bytes) -> Any:
-        """The answer to one packed command; refusals are raised as the client has them."""
-        connection = await self._connection()
+    async def send(self, command: bytes, until: float | None = None) -> Any:
+        """The answer to one packed command; refusals are raised as the client has them.
+
+        Args:
+            command: What ``pack`` made.
+            until: The loop's time by which there must be a connection and the answer.
+        """
+        until = self._until() if until is None else until
+        connection = await self._connection(until)
         began = time.monotonic()
         try:
-            async with asyncio.timeout(self._deadline):
+            async with asyncio.timeout_at(until):
                 await connection.send_packed_command(command, check_health=False)
                 reply = await connection.read_response()
         except ResponseError:
@@ -107,9 +117,9 @@ class Client:
         self._pool.release(connection)
         return reply
 
-    async def _connection(self) -> Connection:
+    async def _connection(self, until: float) -> Connection:
         try:
-            async with asyncio.timeout(self._deadline):
+            async with asyncio.timeout_at(until):
                 return await self._pool.acquire()
         except TimeoutError as exc:
             raise DriverUnavailableError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from typing import TYPE_CHECKING, Any, Final
 
@@ -155,14 +156,14 @@ class Server:
     ) -> Connection:
         connection = self._made(host, is_sentinel=is_sentinel)
         try:
-            await connection.connect()
+            async with asyncio.timeout(CONNECTING):
+                await connection.connect()
         except (OSError, EOFError, RedisError, ValueError) as exc:
             abort(connection)
             raise unreachable(_cause(exc), self.shown) from None  # its text may name a secret
         except BaseException:
             abort(connection)
             raise
-        connection.socket_timeout = None  # every call has a deadline of its own
         return connection
 
     def _made(self, host: tuple[str, int] | None, *, is_sentinel: bool) -> Connection:
@@ -170,7 +171,8 @@ class Server:
         login = address.sentinel_login if is_sentinel else address.login
         options: dict[str, Any] = {
             "db": 0 if is_sentinel else address.db, "protocol": 3,
-            "socket_timeout": CONNECTING, "socket_connect_timeout": CONNECTING,
+            # Deadlines are ours: the client's way to have one swallows a cancellation (Python 3.11).
+            "socket_timeout": None, "socket_connect_timeout": None,
             "client_name": None if is_sentinel else "taskflow", **login,
         }  # fmt: skip
         if host is None:

@@ -31,7 +31,9 @@ news comes through."""
 PING: Final = 5.0
 """Seconds between two proofs that the connection is alive."""
 DEAF: Final = 2.0
-"""Seconds in which it must answer, and in which it must be opened."""
+"""Seconds in which it must answer."""
+OPENING: Final = 1.0
+"""Seconds in which it must be opened: nobody looks meanwhile."""
 LINGER: Final = 2.0
 """Seconds that the connection stays open when nobody waits any more: what nobody reads piles up."""
 DEAD: Final = (DriverError, *BROKEN)
@@ -93,13 +95,13 @@ class Waits:
             self._lingering.cancel()
         try:
             while True:
-                await self._listen()
                 waiter.is_told = False
+                looked_at = time.monotonic()
                 wake, due_in = await self._look(request)
-                left = deadline - time.monotonic()
-                if wake.work or wake.finals or wake.cancels or left <= 0:
+                if wake.work or wake.finals or wake.cancels or time.monotonic() >= deadline:
                     return wake
-                await self._sleep(waiter, min(left, POLL, due_in))
+                await self._listen()
+                await self._sleep(waiter, min(deadline, looked_at + min(POLL, due_in)))
                 if self._is_closed:
                     raise DriverUnavailableError(driver=DRIVER, problem="the driver is closed")
         finally:
@@ -118,9 +120,9 @@ class Waits:
         wake = Wake(work=work, finals=frozenset(finals), cancels=cancels)
         return wake, math.inf if due_in is False else due_in / 1_000_000
 
-    async def _sleep(self, waiter: _Waiter, seconds: float) -> None:
+    async def _sleep(self, waiter: _Waiter, until: float) -> None:
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(until - time.monotonic()):
                 while not waiter.is_told and not self._is_closed:
                     if self._listener is not None and not self._is_reading:
                         await self._read()
@@ -184,10 +186,11 @@ class Waits:
 
     async def _open(self) -> None:
         self._is_opening = True
+        self._next_try = time.monotonic() + POLL  # not in a circle, when each one is cut at once
         listener = None
         channels = [f"{self._prefix}{name}" for name in ("work", "final", "cancel")]
         try:
-            async with asyncio.timeout(DEAF):
+            async with asyncio.timeout(OPENING):
                 listener = await self._server.connect()
                 await listener.send_packed_command(pack("SUBSCRIBE", *channels), check_health=False)
                 for _ in channels:
@@ -199,12 +202,15 @@ class Waits:
         except BaseException:
             if listener is not None:
                 abort(listener)
+            self._next_try = 0.0  # this caller goes: another one is to open it
+            self._tell_all()
             raise
         else:
             self._listener = listener
             self._answer_by, self._next_ping = math.inf, time.monotonic() + PING
             if self._is_closed:
                 self._drop(listener)
+            self._tell_all()  # what happened before it was there, nobody heard
         finally:
             self._is_opening = False
 
@@ -212,9 +218,11 @@ class Waits:
         abort(listener)
         if self._listener is listener:
             self._listener = None
-            self._next_try = time.monotonic()
-            for waiter in self._waiters:  # what was said meanwhile, nobody heard
-                waiter.tell()
+            self._tell_all()  # what was said meanwhile, nobody heard
+
+    def _tell_all(self) -> None:
+        for waiter in self._waiters:
+            waiter.tell()
 
     def close(self) -> None:
         """End every wait with an error."""
