@@ -130,10 +130,6 @@ CALLS: dict[str, Call] = {
     "cancel": lambda driver, jobs: driver.cancel([job.token.id for job in jobs]),
     "fetch": lambda driver, jobs: driver.fetch([job.token.id for job in jobs]),
 }
-WALKS = pytest.mark.xfail(
-    reason="the state of the job is asked inside the look-up by id, so that the index of running "
-    "jobs, which seemed to be empty, is walked whole for each of them", strict=True,
-)  # fmt: skip
 
 
 @pytest.mark.slow("stores many jobs")
@@ -141,10 +137,8 @@ WALKS = pytest.mark.xfail(
 @pytest.mark.parametrize("moment", ["none ran", "all ran"])
 @pytest.mark.parametrize("name", CALLS)
 async def test_statistics_of_another_moment_do_no_harm(
-    postgres_server: PostgresServer, name: str, moment: str, request: pytest.FixtureRequest
+    postgres_server: PostgresServer, name: str, moment: str
 ) -> None:
-    if (name, moment) == ("extend", "none ran"):
-        request.applymarker(WALKS)
     async with admin(postgres_server.url) as db, opened(postgres_server, notify=False) as driver:
         schema = schema_of(driver)
         await analyse_no_more(db, schema)

@@ -73,7 +73,7 @@ async def test_a_missing_old_or_newer_schema_is_named(postgres_server: PostgresS
 
 @pytest.mark.parametrize(
     "options", [{"queue_table": 'x"; DROP'}, {"queue_table": "a.b.c"}, {"queue_table": "x" * 41},
-                {"dead_letter_table": "task_queue_results"}, {"queue_table": "pg_x.y"}],
+                {"dead_letter_table": "task_queue_finished"}, {"queue_table": "pg_x.y"}],
 )  # fmt: skip
 def test_bad_table_names_are_refused(options: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match=r"table"):

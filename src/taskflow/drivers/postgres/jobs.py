@@ -19,8 +19,8 @@ from taskflow._core.records import (
     Timing,
     Verdict,
 )
-from taskflow._core.states import JobState
-from taskflow.drivers.postgres.names import DRAFT
+from taskflow._core.states import SETTLES, JobState, after
+from taskflow.drivers.postgres.names import CHANGE, DRAFT, WAY
 from taskflow.drivers.postgres.rows import (
     ITEM,
     PART,
@@ -43,7 +43,7 @@ __all__ = (
 
 PATIENCE: Final = "10s"
 """How long an enqueue waits for an id or a unique key that somebody is about to store."""
-_CHANGES: Final = 13
+_CHANGES: Final = len(CHANGE) + len(WAY)
 """Arrays of a settle."""
 
 
@@ -52,6 +52,10 @@ def _call(function: str, count: int) -> str:
     return f"SELECT * FROM {{f_{function}}}({arguments})"  # noqa: S608 - placeholders only
 
 
+_APPLIED: Final = {
+    event: Settled(Verdict.APPLIED, after(JobState.RUNNING, event, by_holder=True))
+    for event in SETTLES
+}
 ENQUEUE: Final = _call("enqueue", len(DRAFT) + 3)
 ENQUEUE_ON: Final = _call("enqueue_on", len(DRAFT) + 4)
 CLAIM: Final = _call("claim", 9)
@@ -190,7 +194,7 @@ async def _settle_run(store: Store, run: list[Change]) -> list[Settled]:
     verdicts, states, news = reply
     store.announce(news.split(ITEM))
     if verdicts is None:
-        return [Settled(Verdict.APPLIED, JobState(state)) for state in states]
+        return [_APPLIED[change.event] for change in run]
     return [
         Settled(Verdict(verdict), None if state is None else JobState(state))
         for verdict, state in zip(verdicts, states, strict=True)

@@ -13,7 +13,7 @@ from taskflow._core.states import FINAL, Event, JobState, sources_of
 from taskflow.drivers.postgres.rows import ANYTHING, LONGEST
 from taskflow.errors import ConfigError
 
-__all__ = ("DRAFT", "Names")
+__all__ = ("CHANGE", "DRAFT", "WAY", "Names")
 
 _PLAIN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}", re.ASCII)
 _PLACEHOLDER: Final = re.compile(r"\{(\w+)\}")
@@ -56,41 +56,35 @@ _COLUMNS: Final = [
     "unique_states",
     "progress",
     "error",
+    "result",
     "spec",
 ]
 _ENDED: Final = {
     "lease_until": "NULL",
     "finished_at": "v_now",
-    "forget_at": ("v_now + CASE WHEN now_state = '{failed}' THEN failed_ttl ELSE result_ttl END"),
-    "attempt": "attempt - refund",
-    "interruptions": "interruptions + interrupted",
-    "parks": "parks + parked",
+    "forget_at": f"v_now + CASE now_state WHEN '{JobState.FAILED}' THEN failed_ttl"
+    " ELSE result_ttl END",
+    "attempt": "attempt - w_refund[way]",
+    "interruptions": "interruptions + w_interrupted[way]",
+    "parks": "parks + w_parked[way]",
     "fin_delivery": "delivery",
     "fin_request": "request_id",
-    "fin_event": "event",
+    "fin_event": "w_event[way]",
     "fin_state": "now_state",
     "state": "now_state",
-    "reason": "new_reason",
-    "error": "coalesce(new_error, error)",
+    "reason": f"CASE now_state WHEN '{JobState.CANCELLED}' THEN '{JobState.CANCELLED}'"
+    " ELSE w_reason[way] END",
+    "error": "coalesce(w_error[way], error)",
+    "result": "new_result",
 }
 """What ends by its holder's word takes these from there, and the rest as it is."""
 
-CLAIMED: Final = [
-    "id",
-    "queue",
-    "priority",
-    "seq",
-    "delivery",
-    "attempt",
-    "crashes",
-    "interruptions",
-    "parks",
-    "cancel_requested",
-    "enqueued_at",
-    "due",
-    "expires_at",
-    "spec",
-]
+CLAIMED: Final = {
+    "id": "text", "queue": "text", "priority": "integer", "seq": "bigint", "delivery": "integer",
+    "attempt": "integer", "crashes": "integer", "interruptions": "integer", "parks": "integer",
+    "cancel_requested": "boolean", "enqueued_at": "bigint", "due": "bigint",
+    "expires_at": "bigint", "spec": "bytea",
+}  # fmt: skip
 """What a claim hands out; ``rows.leased`` reads it in this order."""
 RECORD: Final = {
     "seq": "bigint", "state": "text", "reason": "text", "attempt": "integer",
@@ -107,9 +101,22 @@ DRAFT: Final = {
     "unique_states": "text", "on_conflict": "text", "after": "text", "spec": "bytea",
 }  # fmt: skip
 """What a job brings along, in the order of the arrays of an enqueue."""
+CHANGE: Final = {"id": "text", "delivery": "integer", "way": "integer", "result": "bytea"}
+"""What a change has for itself, in the order of the first arrays of a settle."""
+WAY: Final = {
+    "request": "text", "event": "text", "plain": "text", "asked": "text", "ends": "boolean",
+    "delay": "bigint", "error": "bytea", "reason": "text", "refund": "integer",
+    "interrupted": "integer", "parked": "integer",
+}  # fmt: skip
+"""What many changes have in common: each names its way by number. In the order of the arrays.
+
+``plain`` is the state that follows, ``asked`` the one when a cancellation was asked for; ``ends``
+says that both are final.
+"""
 
 _SETTINGS: Final = (
     "SET search_path = pg_catalog, pg_temp", "SET lock_timeout = '10s'", "SET jit = off",
+    "SET plan_cache_mode = force_generic_plan",
     "SET enable_seqscan = off", "SET enable_bitmapscan = off", "SET enable_sort = off",
     "SET enable_hashjoin = off", "SET enable_mergejoin = off",
 )  # fmt: skip
@@ -132,7 +139,7 @@ class Names:
     def __init__(self, queue_table: str, dead_letter_table: str) -> None:
         schema, table = _split("postgres_queue_table", queue_table, "public")
         dead = _split("postgres_dead_letter_table", dead_letter_table, schema)
-        parts = ("finished", "results", "edges", "releases", "paused", "schema")
+        parts = ("finished", "edges", "releases", "paused", "schema")
         if dead in {(schema, table), *((schema, f"{table}_{part}") for part in parts)}:
             raise ConfigError(
                 option="postgres_dead_letter_table", value=dead_letter_table,
@@ -211,12 +218,19 @@ def _words() -> dict[str, str]:
         "longest": str(LONGEST), "anything": ANYTHING,
         "settings": " ".join(_SETTINGS),
         "claimed": ", ".join(f"j.{name}" for name in CLAIMED),
+        "claimed_types": ", ".join(f"{name} {kind}" for name, kind in CLAIMED.items()),
         "record": ", ".join(f"j.{name}" for name in RECORD),
         "record_types": ", ".join(f"{name} {kind}" for name, kind in RECORD.items()),
-        "ended": ", ".join(_ENDED.get(name, name) for name in _COLUMNS).replace(
-            "{failed}", JobState.FAILED),
+        "ended": ", ".join(_ENDED.get(name, name) for name in _COLUMNS),
         "draft_parameters": ", ".join(f"p_{name} {kind}[]" for name, kind in DRAFT.items()),
         "draft_arrays": ", ".join(f"p_{name}" for name in DRAFT),
+        "change_parameters": ", ".join(
+            [f"c_{name} {kind}[]" for name, kind in CHANGE.items()]
+            + [f"w_{name} {kind}[]" for name, kind in WAY.items()]),
+        "change_arguments": ", ".join(
+            [f"c_{name}" for name in CHANGE] + [f"w_{name}" for name in WAY]),
+        "change_arrays": ", ".join(f"c_{name}" for name in CHANGE),
+        "change_names": ", ".join(CHANGE),
         "draft_names": ", ".join(DRAFT), "draft_names_p": ", ".join(f"p_{name}" for name in DRAFT),
     }  # fmt: skip
     return words

@@ -22,7 +22,7 @@ UNION ALL
 SELECT current_user::text, $3, 'USAGE' WHERE NOT has_sequence_privilege(to_regclass($3), 'USAGE')
 ORDER BY 2 LIMIT 1
 """
-_TABLES: Final = "{jobs} {finished} {dead} {results} {edges} {releases}"
+_TABLES: Final = "{jobs} {finished} {dead} {edges} {releases}"
 _RIGHTS: Final = ["SELECT", "INSERT", "UPDATE", "DELETE"]
 
 

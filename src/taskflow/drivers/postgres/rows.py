@@ -21,7 +21,7 @@ from taskflow._core.records import (
     instant,
     later,
 )
-from taskflow._core.states import SETTLES, Event, JobState, after
+from taskflow._core.states import FINAL, SETTLES, Event, JobState, after
 from taskflow.errors import IllegalTransitionError
 
 if TYPE_CHECKING:
@@ -99,23 +99,50 @@ def drafts(specs: Sequence[JobSpec]) -> list[list[object]]:
     return [list(column) for column in zip(*map(_draft, specs), strict=True)]
 
 
-def _change(change: Change) -> tuple[object, ...]:
-    token, event = change.token, change.event
+def _way(change: Change) -> tuple[object, ...]:
+    event = change.event
     if event not in SETTLES:
         raise IllegalTransitionError(state=JobState.RUNNING, event=event)
     state = after(JobState.RUNNING, event, by_holder=True)
     asked = after(JobState.RUNNING, event, cancel_requested=True, by_holder=True)
     return (
-        safe(token.id), token.delivery, safe(token.request_id), event.value, state.value,
-        asked.value, later(0, change.delay), change.result, pack(change.error),
+        safe(change.token.request_id), event.value, state.value, asked.value,
+        state in FINAL and asked in FINAL, later(0, change.delay), pack(change.error),
         safe(change.reason), int(change.refund),
         int(event is Event.RELEASE and change.started), int(event is Event.PARK),
     )  # fmt: skip
 
 
 def changed(changes: Sequence[Change]) -> list[list[object]]:
-    """Changes as the arrays of a settle."""
-    return [list(column) for column in zip(*map(_change, changes), strict=True)]
+    """Changes as the arrays of a settle, in the order of ``names.CHANGE`` and ``names.WAY``.
+
+    Of many completed jobs of one claim all but id, delivery and result is the same.
+    """
+    ways: dict[tuple[object, ...], int] = {}
+    numbers: list[object] = []
+    last: Change | None = None
+    for change in changes:
+        if last is None or not _is_alike(change, last):
+            last = change
+            number = ways.setdefault(_way(change), len(ways) + 1)
+        numbers.append(number)
+    return [
+        [safe(change.token.id) for change in changes],
+        [change.token.delivery for change in changes], numbers,
+        [change.result for change in changes],
+        *(list(column) for column in zip(*ways, strict=True)),
+    ]  # fmt: skip
+
+
+def _is_alike(one: Change, other: Change) -> bool:
+    return (
+        one.event is other.event is Event.COMPLETE
+        and one.token.request_id == other.token.request_id
+        and one.delay == other.delay
+        and one.error is other.error
+        and one.reason == other.reason
+        and one.refund == other.refund
+    )
 
 
 def leased(row: Any, request_id: str) -> Leased:

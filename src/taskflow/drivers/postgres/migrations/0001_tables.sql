@@ -42,6 +42,7 @@ CREATE TABLE {jobs} (
     unique_states text COLLATE "C",
     progress bytea,
     error bytea,
+    result bytea,
     spec bytea NOT NULL
 ) WITH (
     fillfactor = 80,
@@ -74,8 +75,6 @@ CREATE INDEX {ix_dead_forget} ON {dead} (forget_at) WHERE forget_at IS NOT NULL;
 
 CREATE VIEW {all_jobs} AS
     SELECT * FROM {jobs} UNION ALL SELECT * FROM {finished} UNION ALL SELECT * FROM {dead};
-
-CREATE TABLE {results} (seq bigint PRIMARY KEY, result bytea NOT NULL);
 
 -- An edge is stored with its successor. from_id is NULL once the predecessor is forgotten.
 CREATE TABLE {edges} (

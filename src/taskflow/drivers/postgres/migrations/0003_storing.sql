@@ -10,7 +10,7 @@ RETURNS SETOF {draft} LANGUAGE sql IMMUTABLE AS $$
             d.eta, d.result_ttl, d.failed_ttl, d.priority, 0, d.max_attempts, 0, 0, 0, 0, NULL,
             false, CASE WHEN d.due > p_now THEN '{scheduled}' ELSE '{available}' END, d.id,
             d.kind, d.queue, d.lane, NULL, NULL, NULL, NULL, NULL, '', d.tags, d.unique_key,
-            d.unique_states, NULL, NULL, d.spec)::{jobs},
+            d.unique_states, NULL, NULL, NULL, d.spec)::{jobs},
         d.on_conflict, d.after
     FROM (
         SELECT *, coalesce(u.eta, p_now + u.delay) AS due

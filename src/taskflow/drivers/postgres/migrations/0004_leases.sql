@@ -67,31 +67,32 @@ END $$;
 -- have an attempt to spare and no crash behind them, and only the first few are looked at.
 CREATE FUNCTION {f_take}(p_queue text, p_lane text, p_limit integer, p_ahead boolean,
     p_until bigint, p_request text, p_worker text, p_now bigint)
-RETURNS SETOF {jobs} LANGUAGE plpgsql AS $$
+RETURNS TABLE ({claimed_types}) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
 BEGIN
     IF p_ahead THEN
         RETURN QUERY
         WITH first AS MATERIALIZED (
-            SELECT seq, attempt + 1 < max_attempts AND crashes = 0 AS may_wait
+            SELECT ctid AS place, attempt + 1 < max_attempts AND crashes = 0 AS may_wait
             FROM {jobs}
             WHERE {claimable} AND queue = p_queue AND lane = p_lane
               AND (expires_at IS NULL OR expires_at > p_now)
             ORDER BY priority DESC, due, seq LIMIT p_limit + {few}),
         picked AS MATERIALIZED (
-            SELECT j.seq FROM first CROSS JOIN LATERAL (
-                SELECT h.seq FROM {jobs} AS h
-                WHERE h.seq = first.seq AND h.state || '' = '{available}'
+            SELECT j.place FROM first CROSS JOIN LATERAL (
+                SELECT h.ctid AS place FROM {jobs} AS h
+                WHERE h.ctid = first.place AND h.state || '' = '{available}'
                 FOR UPDATE SKIP LOCKED) AS j
             WHERE first.may_wait LIMIT p_limit)
         UPDATE {jobs} AS j SET
             state = '{running_state}', attempt = j.attempt + 1, delivery = j.delivery + 1,
             request_id = p_request, worker_id = p_worker, started_at = p_now,
             lease_until = p_until
-        FROM picked WHERE j.seq = picked.seq RETURNING j.*;
+        FROM picked WHERE j.ctid = picked.place RETURNING {claimed};
     ELSE
         RETURN QUERY
         WITH picked AS MATERIALIZED (
-            SELECT seq FROM {jobs}
+            SELECT ctid AS place FROM {jobs}
             WHERE {claimable} AND queue = p_queue AND lane = p_lane
               AND (expires_at IS NULL OR expires_at > p_now)
             ORDER BY priority DESC, due, seq LIMIT p_limit FOR UPDATE SKIP LOCKED)
@@ -99,16 +100,14 @@ BEGIN
             state = '{running_state}', attempt = j.attempt + 1, delivery = j.delivery + 1,
             request_id = p_request, worker_id = p_worker, started_at = p_now,
             lease_until = p_until
-        FROM picked WHERE j.seq = picked.seq RETURNING j.*;
+        FROM picked WHERE j.ctid = picked.place RETURNING {claimed};
     END IF;
 END $$;
 
 -- The jobs, in no order, and a last row without id: now, next due, news.
 CREATE FUNCTION {f_claim}(p_queues text[], p_others boolean, p_lanes text[], p_free integer[],
     p_ahead integer[], p_lease bigint, p_request text, p_worker text, p_shift bigint)
-RETURNS TABLE (id text, queue text, priority integer, seq bigint, delivery integer,
-    attempt integer, crashes integer, interruptions integer, parks integer,
-    cancel_requested boolean, enqueued_at bigint, due bigint, expires_at bigint, spec bytea)
+RETURNS TABLE ({claimed_types})
 LANGUAGE plpgsql {settings} AS $$
 #variable_conflict use_column
 DECLARE
@@ -147,14 +146,14 @@ BEGIN
             END IF;
             FOR i IN 1 .. coalesce(cardinality(p_lanes), 0) LOOP
                 IF p_free[i] > 0 THEN
-                    RETURN QUERY SELECT {claimed} FROM {f_take}(v_queue, p_lanes[i], p_free[i],
-                        false, v_until, p_request, p_worker, v_now) AS j;
+                    RETURN QUERY SELECT * FROM {f_take}(v_queue, p_lanes[i], p_free[i],
+                        false, v_until, p_request, p_worker, v_now);
                     GET DIAGNOSTICS v_count = ROW_COUNT;
                     p_free[i] := p_free[i] - v_count;
                 END IF;
                 IF p_free[i] <= 0 AND p_ahead[i] > 0 THEN
-                    RETURN QUERY SELECT {claimed} FROM {f_take}(v_queue, p_lanes[i], p_ahead[i],
-                        true, v_until, p_request, p_worker, v_now) AS j;
+                    RETURN QUERY SELECT * FROM {f_take}(v_queue, p_lanes[i], p_ahead[i],
+                        true, v_until, p_request, p_worker, v_now);
                     GET DIAGNOSTICS v_count = ROW_COUNT;
                     p_ahead[i] := p_ahead[i] - v_count;
                 END IF;
@@ -184,19 +183,15 @@ DECLARE
     v_until bigint := {f_now}(p_shift) + p_lease;
 BEGIN
     RETURN QUERY
-    WITH held AS MATERIALIZED (
-        SELECT c.n, c.progress, j.seq
-        FROM (
-            SELECT * FROM unnest(p_ids, p_deliveries, p_requests, p_progresses)
-                WITH ORDINALITY AS u(id, delivery, request, progress, n)
-            ORDER BY u.id) AS c
-        CROSS JOIN LATERAL (
-            SELECT h.* FROM {jobs} AS h WHERE h.id = c.id FOR UPDATE) AS j
-        WHERE j.state = '{running_state}' AND j.delivery = c.delivery
-          AND j.request_id IS NOT DISTINCT FROM c.request)
+    -- Looked up by id and locked in that order; see the settle for how the state is asked.
     UPDATE {jobs} AS j SET
         lease_until = greatest(j.lease_until, v_until),
-        progress = coalesce(held.progress, j.progress)
-    FROM held WHERE j.seq = held.seq
-    RETURNING held.n, j.cancel_requested;
+        progress = coalesce(c.progress, j.progress)
+    FROM (
+        SELECT * FROM unnest(p_ids, p_deliveries, p_requests, p_progresses)
+            WITH ORDINALITY AS u(id, delivery, request, progress, n)
+        ORDER BY u.id) AS c
+    WHERE j.id = c.id AND j.state || '' = '{running_state}' AND j.delivery = c.delivery
+      AND j.request_id = c.request
+    RETURNING c.n, j.cancel_requested;
 END $$;

@@ -1,70 +1,85 @@
--- Ends of attempts. A call holds each job at most once, and returns no verdicts when every change
--- was applied.
+-- Ends of attempts. A call holds each job at most once. What many changes have in common, most often
+-- all but the id, comes once: a change names its way by number. There are no verdicts and no states
+-- when every change was applied and nobody's cancellation was asked for.
 
-CREATE FUNCTION {f_settle}(p_ids text[], p_deliveries integer[], p_requests text[],
-    p_events text[], p_states text[], p_asked text[], p_delays bigint[], p_results bytea[],
-    p_errors bytea[], p_reasons text[], p_refunds integer[], p_interrupted integer[],
-    p_parked integer[], p_shift bigint, OUT verdicts text[], OUT states text[], OUT news text)
+-- Rows are looked up by id and locked in the order of ids, by everybody. What is asked of their
+-- state (written so that no index of it fits) is asked of the row found: else the planner, with
+-- statistics of a moment when nothing ran, walks all that runs now for each of them.
+
+CREATE FUNCTION {f_settle}({change_parameters}, p_shift bigint,
+    OUT verdicts text[], OUT states text[], OUT news text)
 LANGUAGE plpgsql {settings} AS $$
 DECLARE
     v_now bigint := {f_now}(p_shift);
     v_numbers bigint[];
     v_states text[];
+    v_asked boolean;
     v_ended text[];
+    v_moved bigint[];
+    v_moved_states text[];
     v_places text[];
     v_fin record;
     v_id text;
 BEGIN
     PERFORM {f_begin}();
-    -- Locked in one order by everybody, and before the rest is read.
-    PERFORM FROM (
-        SELECT * FROM unnest(p_ids, p_deliveries) AS u(id, delivery) ORDER BY u.id) AS c
-    CROSS JOIN LATERAL (
-        SELECT FROM {jobs} AS h WHERE h.id = c.id AND h.delivery = c.delivery FOR UPDATE) AS j;
-    WITH held AS MATERIALIZED (
-        SELECT c.*, j.seq, CASE WHEN j.cancel_requested THEN c.asked ELSE c.plain END AS state
-        FROM unnest(p_ids, p_deliveries, p_requests, p_events, p_states, p_asked, p_delays,
-                p_results, p_errors, p_reasons, p_refunds, p_interrupted, p_parked)
-            WITH ORDINALITY AS c(id, delivery, request, event, plain, asked, delay, result,
-                error, reason, refund, interrupted, parked, n)
-        CROSS JOIN LATERAL (
-            SELECT h.seq, h.state, h.delivery, h.request_id, h.cancel_requested
-            FROM {jobs} AS h WHERE h.id = c.id OFFSET 0) AS j
-        WHERE j.state = '{running_state}' AND j.delivery = c.delivery
-          AND j.request_id IS NOT DISTINCT FROM c.request),
-    gone AS (
-        DELETE FROM {jobs} AS j USING held AS h
-        WHERE j.seq = h.seq AND h.state IN ({final})
-        RETURNING j.*, h.state AS now_state, h.event, h.refund, h.interrupted, h.parked,
-            h.result, h.error AS new_error,
-            CASE h.state WHEN '{cancelled}' THEN '{cancelled}' ELSE h.reason END AS new_reason),
+    -- Most changes end their job, whatever else was asked: these need no look first.
+    WITH gone AS (
+        DELETE FROM {jobs} AS j USING (
+            SELECT * FROM unnest({change_arrays})
+                WITH ORDINALITY AS u({change_names}, n) WHERE w_ends[u.way] ORDER BY u.id) AS c
+        WHERE j.id = c.id AND j.state || '' = '{running_state}' AND j.delivery = c.delivery
+          AND j.request_id = w_request[c.way]
+        RETURNING j.*, c.n, c.way,
+            CASE WHEN j.cancel_requested THEN w_asked[c.way] ELSE w_plain[c.way] END AS now_state,
+            CASE WHEN j.result_ttl IS DISTINCT FROM 0 OR {f_leads}(j.id) THEN c.result END
+                AS new_result),
     finished AS (
         INSERT INTO {finished} SELECT {ended} FROM gone WHERE now_state <> '{failed}'),
     dead AS (
-        INSERT INTO {dead} SELECT {ended} FROM gone WHERE now_state = '{failed}'),
-    kept AS (
-        INSERT INTO {results} (seq, result)
-        SELECT g.seq, g.result FROM gone AS g
-        WHERE g.result IS NOT NULL AND (g.result_ttl IS DISTINCT FROM 0
-            OR {f_leads}(g.id))
-        ON CONFLICT (seq) DO UPDATE SET result = excluded.result),
-    moved AS (
-        UPDATE {jobs} AS j SET
-            state = h.state, reason = h.reason, lease_until = NULL,
-            due = CASE WHEN h.state = '{available}' THEN j.due ELSE v_now + h.delay END,
-            attempt = j.attempt - h.refund, interruptions = j.interruptions + h.interrupted,
-            parks = j.parks + h.parked, error = coalesce(h.error, j.error),
-            fin_delivery = h.delivery, fin_request = h.request, fin_event = h.event,
-            fin_state = h.state
-        FROM held AS h
-        WHERE j.seq = h.seq AND h.state NOT IN ({final})
-        RETURNING j.queue, j.lane)
-    SELECT array_agg(h.n ORDER BY h.n), array_agg(h.state ORDER BY h.n),
-           array_agg(h.id ORDER BY h.n) FILTER (WHERE h.state IN ({final})),
-           (SELECT array_agg(DISTINCT lane || E'\x1f' || queue) FROM moved)
-        INTO v_numbers, v_states, v_ended, v_places FROM held AS h;
-    IF v_places IS NOT NULL THEN
-        PERFORM {f_note}('w' || E'\x1f' || p.place) FROM unnest(v_places) AS p(place);
+        INSERT INTO {dead} SELECT {ended} FROM gone WHERE now_state = '{failed}')
+    SELECT array_agg(n), array_agg(now_state), array_agg(id ORDER BY n), bool_or(cancel_requested)
+        INTO v_numbers, v_states, v_ended, v_asked FROM gone;
+    IF false = ANY (w_ends) THEN
+        WITH held AS MATERIALIZED (
+            SELECT c.*, j.seq,
+                CASE WHEN j.cancel_requested THEN w_asked[c.way] ELSE w_plain[c.way] END AS state
+            FROM (
+                SELECT * FROM unnest({change_arrays})
+                    WITH ORDINALITY AS u({change_names}, n)
+                WHERE NOT w_ends[u.way] ORDER BY u.id) AS c
+            CROSS JOIN LATERAL (
+                SELECT h.seq, h.state, h.delivery, h.request_id, h.cancel_requested
+                FROM {jobs} AS h WHERE h.id = c.id OFFSET 0 FOR UPDATE) AS j
+            WHERE j.state = '{running_state}' AND j.delivery = c.delivery
+              AND j.request_id = w_request[c.way]),
+        gone AS (
+            DELETE FROM {jobs} AS j USING held AS h
+            WHERE j.seq = h.seq AND h.state IN ({final})
+            RETURNING j.*, h.way, h.state AS now_state, NULL::bytea AS new_result),
+        finished AS (
+            INSERT INTO {finished} SELECT {ended} FROM gone),
+        moved AS (
+            UPDATE {jobs} AS j SET
+                state = h.state, reason = w_reason[h.way], lease_until = NULL,
+                due = CASE h.state WHEN '{available}' THEN j.due ELSE v_now + w_delay[h.way] END,
+                attempt = j.attempt - w_refund[h.way],
+                interruptions = j.interruptions + w_interrupted[h.way],
+                parks = j.parks + w_parked[h.way], error = coalesce(w_error[h.way], j.error),
+                fin_delivery = h.delivery, fin_request = j.request_id, fin_event = w_event[h.way],
+                fin_state = h.state
+            FROM held AS h
+            WHERE j.seq = h.seq AND h.state NOT IN ({final})
+            RETURNING j.queue, j.lane)
+        SELECT array_agg(h.n), array_agg(h.state),
+               v_ended || array_agg(h.id ORDER BY h.n) FILTER (WHERE h.state IN ({final})),
+               (SELECT array_agg(DISTINCT lane || E'\x1f' || queue) FROM moved)
+            INTO v_moved, v_moved_states, v_ended, v_places FROM held AS h;
+        v_numbers := v_numbers || v_moved;
+        v_states := v_states || v_moved_states;
+        v_asked := true;
+        IF v_places IS NOT NULL THEN
+            PERFORM {f_note}('w' || E'\x1f' || p.place) FROM unnest(v_places) AS p(place);
+        END IF;
     END IF;
     IF v_ended IS NOT NULL THEN
         PERFORM {f_note}('f');
@@ -76,19 +91,17 @@ BEGIN
             PERFORM {f_sync}(v_id, v_now);
         END LOOP;
     END IF;
-    IF cardinality(v_numbers) = cardinality(p_ids) THEN
-        states := v_states;
-    ELSE
-        verdicts := array_fill('{applied}'::text, ARRAY[cardinality(p_ids)]);
-        states := array_fill(NULL::text, ARRAY[cardinality(p_ids)]);
+    IF v_asked OR cardinality(v_numbers) IS DISTINCT FROM cardinality(c_id) THEN
+        verdicts := array_fill('{applied}'::text, ARRAY[cardinality(c_id)]);
+        states := array_fill(NULL::text, ARRAY[cardinality(c_id)]);
         FOR i IN 1 .. coalesce(cardinality(v_numbers), 0) LOOP
             states[v_numbers[i]] := v_states[i];
         END LOOP;
-        FOR i IN 1 .. cardinality(p_ids) LOOP
+        FOR i IN 1 .. cardinality(c_id) LOOP
             CONTINUE WHEN states[i] IS NOT NULL;
             SELECT fin_state INTO v_fin FROM {all_jobs}
-            WHERE id = p_ids[i] AND fin_delivery = p_deliveries[i]
-              AND fin_request = p_requests[i] AND fin_event = p_events[i];
+            WHERE id = c_id[i] AND fin_delivery = c_delivery[i]
+              AND fin_request = w_request[c_way[i]] AND fin_event = w_event[c_way[i]];
             verdicts[i] := CASE WHEN FOUND THEN '{already}' ELSE '{lost}' END;
             states[i] := CASE WHEN FOUND THEN v_fin.fin_state END;
         END LOOP;
@@ -97,11 +110,8 @@ BEGIN
 END $$;
 
 -- The same, with jobs to enqueue in the step of the change whose number p_owners says.
-CREATE FUNCTION {f_settle_and_follow}(p_ids text[], p_deliveries integer[], p_requests text[],
-    p_events text[], p_states text[], p_asked text[], p_delays bigint[], p_results bytea[],
-    p_errors bytea[], p_reasons text[], p_refunds integer[], p_interrupted integer[],
-    p_parked integer[], p_shift bigint, p_owners integer[], {draft_parameters},
-    OUT verdicts text[], OUT states text[], OUT news text)
+CREATE FUNCTION {f_settle_and_follow}({change_parameters}, p_shift bigint, p_owners integer[],
+    {draft_parameters}, OUT verdicts text[], OUT states text[], OUT news text)
 LANGUAGE plpgsql {settings} AS $$
 DECLARE
     v_now bigint;
@@ -112,8 +122,7 @@ BEGIN
     PERFORM {f_lock_key}(k) FROM (
         SELECT DISTINCT k FROM unnest(p_unique_key) AS k WHERE k IS NOT NULL ORDER BY k) AS keys;
     SELECT s.verdicts, s.states INTO verdicts, states
-    FROM {f_settle}(p_ids, p_deliveries, p_requests, p_events, p_states, p_asked, p_delays,
-        p_results, p_errors, p_reasons, p_refunds, p_interrupted, p_parked, p_shift) AS s;
+    FROM {f_settle}({change_arguments}, p_shift) AS s;
     v_now := {f_now}(p_shift);
     FOR d IN SELECT * FROM {f_drafts}({draft_names_p}, v_base, v_now) LOOP
         IF verdicts IS NULL OR verdicts[p_owners[d.n]] = '{applied}' THEN

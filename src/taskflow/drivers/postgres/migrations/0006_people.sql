@@ -115,7 +115,6 @@ CREATE FUNCTION {f_forget}(p_id text, p_seq bigint) RETURNS void LANGUAGE plpgsq
 BEGIN
     DELETE FROM {finished} WHERE seq = p_seq;
     DELETE FROM {dead} WHERE seq = p_seq;
-    DELETE FROM {results} WHERE seq = p_seq;
     -- What its edges have become stays with the successors.
     UPDATE {edges} SET from_id = NULL WHERE from_id = p_id;
     DELETE FROM {edges} WHERE to_id = p_id;
@@ -152,7 +151,7 @@ RETURNS TABLE ({record_types}, result bytea, id text) LANGUAGE plpgsql {settings
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
-    SELECT {record}, (SELECT r.result FROM {results} AS r WHERE r.seq = j.seq), j.id
+    SELECT {record}, j.result, j.id
     FROM unnest(p_ids) AS i(id) CROSS JOIN LATERAL (
         SELECT * FROM {all_jobs} AS a WHERE a.id = i.id OFFSET 0) AS j;
 END $$;
