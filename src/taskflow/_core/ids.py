@@ -12,8 +12,6 @@ MAX_ID: Final = 128
 
 def uuid7(milliseconds: int, random: bytes) -> str:
     """A UUIDv7 from a Unix time in milliseconds and ten random bytes; later ones sort later."""
-    number = (milliseconds & 0xFFFF_FFFF_FFFF) << 80 | int.from_bytes(random, "big")
-    number = number & ~(0xF << 76) | 0x7 << 76
-    number = number & ~(0x3 << 62) | 0x2 << 62
-    text = f"{number:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    time, rest = f"{milliseconds & 0xFFFF_FFFF_FFFF:012x}", random.hex()
+    variant = "89ab"[random[2] >> 4 & 3]
+    return f"{time[:8]}-{time[8:]}-7{rest[1:4]}-{variant}{rest[5:8]}-{rest[8:]}"

@@ -62,11 +62,10 @@ class Managing:
 
 def missing_capability(driver: Driver, spec: JobSpec) -> UnsupportedError | None:
     """What a job asks for that the driver does not declare."""
-    wanted = {
-        Capability.PRIORITY: spec.priority != 0, Capability.UNIQUE: spec.unique is not None,
-        Capability.FLOWS: bool(spec.after),
-    }  # fmt: skip
-    for capability, is_wanted in wanted.items():
-        if is_wanted and capability not in driver.capabilities:
+    for wanted, capability in (
+        (spec.priority, Capability.PRIORITY), (spec.unique, Capability.UNIQUE),
+        (spec.after, Capability.FLOWS),
+    ):  # fmt: skip
+        if wanted and capability not in driver.capabilities:
             return UnsupportedError(driver=driver.name, capability=capability)
     return None

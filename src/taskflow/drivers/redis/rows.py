@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -14,9 +15,11 @@ from taskflow._core.records import (
     Fetched,
     JobRecord,
     JobSpec,
+    Lane,
     Leased,
     Progress,
     Token,
+    Unique,
     decode_spec,
     encode_spec,
     instant,
@@ -90,19 +93,33 @@ def _span(seconds: float | None) -> int | bool:
 
 def draft(spec: JobSpec) -> tuple[bytes, bytes, bytes, bytes]:
     """A job as accept.lua wants it."""
-    unique = spec.unique
-    states = () if unique is None else (one for one in unique.states if one not in FINAL)
-    key = False if unique is None else unique.key
-    head = (
-        f"{spec.queue}\0{spec.lane.value}", _span(spec.result_ttl), _span(spec.failed_ttl),
-        spec.priority, min(spec.max_attempts, _MOST), later(0, spec.delay),
-        False if spec.eta is None else max(min(spec.eta, LAST), -LAST), key,
-        False if unique is None else {one.value: True for one in states},
-        False if unique is None else unique.on_conflict.value, _span(spec.expires_in),
+    head = _head(
+        spec.queue, spec.lane, spec.result_ttl, spec.failed_ttl, spec.priority, spec.max_attempts,
+        spec.delay, spec.eta, spec.unique, spec.expires_in,
     )  # fmt: skip
-    edges = dict.fromkeys((edge.id, _EDGES[edge.on]) for edge in spec.after)
-    after_ = encode(tuple(edges)) if edges else b""
-    return spec.id.encode(), encode(head)[1:], encode_spec(spec), after_  # 1: no array
+    after_ = b""
+    if spec.after:
+        after_ = encode(tuple(dict.fromkeys((edge.id, _EDGES[edge.on]) for edge in spec.after)))
+    return spec.id.encode(), head, encode_spec(spec), after_
+
+
+@lru_cache(maxsize=512)
+def _head(
+    queue: str, lane: Lane, result_ttl: float | None, failed_ttl: float | None, priority: int,
+    max_attempts: int, delay: float, eta: int | None, unique: Unique | None,
+    expires_in: float | None,
+) -> bytes:  # fmt: skip
+    """What the store itself must know; the same for most jobs of one kind."""
+    states = () if unique is None else (one for one in unique.states if one not in FINAL)
+    head = (
+        f"{queue}\0{lane.value}", _span(result_ttl), _span(failed_ttl), priority,
+        min(max_attempts, _MOST), later(0, delay),
+        False if eta is None else max(min(eta, LAST), -LAST),
+        False if unique is None else unique.key,
+        False if unique is None else {one.value: True for one in states},
+        False if unique is None else unique.on_conflict.value, _span(expires_in),
+    )  # fmt: skip
+    return encode(head)[1:]  # 1: no array
 
 
 def change_args(changes: Sequence[Change]) -> tuple[object, list[bytes]]:
