@@ -38,10 +38,10 @@ class Place:
         return App(self.url)
 
     def worker(
-        self, name: str, backend: str, *flags: str
+        self, name: str, backend: str, *flags: str, **environment: str
     ) -> AbstractContextManager[subprocess.Popen[bytes]]:
         """A worker process."""
-        extra = {"TASKFLOW_URL": self.url, VARIABLE: str(self.ledger.path)}
+        extra = {"TASKFLOW_URL": self.url, VARIABLE: str(self.ledger.path), **environment}
         return running_worker(self._app, "--backend", backend, *flags, log=self.log(name), **extra)
 
     def log(self, name: str) -> Path:

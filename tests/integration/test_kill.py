@@ -22,11 +22,11 @@ from .processes import children_of, is_alive, running_worker, start_worker, term
 
 pytestmark = [pytest.mark.slow("kills a worker again and again"), pytest.mark.timeout(240)]
 
-JOBS, KILLS = (500, 5) if hypothesis.settings().max_examples > 100 else (60, 2)
+JOBS, KILLS, LEASE = (500, 5, 2) if hypothesis.settings().max_examples > 100 else (60, 2, 3)
 KILL_TAKES = 10.0
 """Seconds in which a killed worker and its children are gone; lines may still come until then."""
 FLAGS = (
-    "--lease", "2", "--concurrency", "20", "--process-slots", "6", "--max-crashes", "10",
+    "--lease", str(LEASE), "--concurrency", "20", "--process-slots", "6", "--max-crashes", "10",
     "--grace", "5", "--cancel-grace", "1",
 )  # fmt: skip
 

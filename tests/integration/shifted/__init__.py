@@ -1,0 +1,1 @@
+"""Put on PYTHONPATH as a folder: its sitecustomize shifts a process's clock before anything runs."""
