@@ -10,6 +10,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import anyio
@@ -81,10 +82,12 @@ class Proxy:
         self.accepted = 0
         """Connections so far."""
         self._silent: Which = nobody
+        self._cuts: Which = nobody
         self._healed = anyio.Event()
         self._loses = False
         self._delay = 0.0
-        self._serving = CancelScope()
+        self._is_refusing = False
+        self._is_closed = anyio.Event()
         self._group: TaskGroup | None = None
 
     @property
@@ -102,6 +105,10 @@ class Proxy:
             await link.cut()
         return len(cut)
 
+    def cut_always(self, which: Which = everyone) -> None:
+        """Reset connections as soon as they say something, from now on."""
+        self._cuts = which
+
     def silence(self, which: Which = everyone) -> None:
         """Accept, and pass nothing on from now, without closing anything."""
         self._silent = which
@@ -116,30 +123,45 @@ class Proxy:
 
     async def refuse(self) -> None:
         """Reset everything, and be no more there for new connections."""
-        self._serving.cancel()
+        self._is_refusing = True
+        # Not by a cancellation: asyncio (Python 3.11) fails where one meets a new connection.
+        async with await anyio.connect_tcp("127.0.0.1", self.port):
+            await self._is_closed.wait()
         await self.cut()
 
     async def heal(self) -> None:
         """Pass on everything, what was held back too; be there again."""
-        self._silent, self._loses, self._delay = nobody, False, 0.0
+        self._silent = self._cuts = nobody
+        self._loses, self._delay = False, 0.0
         self._healed.set()
         self._healed = anyio.Event()
-        if self._serving.cancel_called:
+        if self._is_refusing:
             await self._start()
 
     # ---- serving
 
     async def _start(self) -> None:
         assert self._group is not None
-        self._serving = CancelScope()
+        self._is_refusing, self._is_closed = False, anyio.Event()
         await self._group.start(self._serve)
 
     async def _serve(self, *, task_status: TaskStatus[None]) -> None:
-        listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=self.port)
-        async with listener:
+        assert self._group is not None
+        both = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=self.port)
+        async with both:
             task_status.started()
-            with self._serving:
-                await listener.serve(self._handle, self._group)
+            listener: Any = both.listeners[0]
+            async for client in self._clients(listener):
+                self._group.start_soon(self._handle, client)
+        self._is_closed.set()
+
+    async def _clients(self, listener: Any) -> AsyncIterator[SocketStream]:
+        while True:
+            client = await listener.accept()
+            if self._is_refusing:
+                await anyio.aclose_forcefully(client)
+                return
+            yield client
 
     async def _handle(self, client: SocketStream) -> None:
         self.accepted += 1
@@ -170,6 +192,8 @@ class Proxy:
                     await link.cut()
                 elif self._delay:
                     await anyio.sleep(self._delay)
+                if self._cuts(link):
+                    await link.cut()
                 while self._silent(link):
                     await self._healed.wait()
                 await target.send(piece)
@@ -196,5 +220,7 @@ async def proxied(url: str) -> AsyncIterator[Proxy]:
         await group.start(proxy.run)
         try:
             yield proxy
+            if not proxy._is_refusing:
+                await proxy.refuse()
         finally:
             group.cancel_scope.cancel()

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import anyio
 import pytest
 
 from taskflow._core.queries import Replayed
 from taskflow._core.records import Accepted, Cancelled, Enqueued, Extended, Settled, Verdict, Wake
 from taskflow._core.states import JobState
 from taskflow.abc import Driver
-from taskflow.errors import OutcomeUnknownError
+from taskflow.errors import DriverUnavailableError, OutcomeUnknownError
 from tests.drivers.network_kit import ON, OPERATIONS, Calls, Shift, Store, insist, opened
 
+ROOM = 5.0
+"""Seconds that a busy machine may add to what is promised."""
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
 
@@ -86,3 +90,74 @@ async def test_a_reply_that_is_lost_after_the_commit_is_made_good_by_a_repeat(
             assert [type(one) for one in met] == [OutcomeUnknownError], name
             assert store.proxy.lost == n
         assert await states(driver) == STATES
+
+
+# ---- nobody answers
+
+
+async def test_a_blackhole_is_found_by_every_operation(store: Store) -> None:
+    """Bytes go out and nothing comes back: each call ends within its deadline of one second (two
+    are promised), and afterwards the next ones are answered.
+    """
+    async with opened(store.driver(most=20, tells=False, call_timeout=1)) as driver:
+        calls = Calls(driver)
+        await calls.prepare()
+        for _ in range(2):  # with connections that are there, then with none
+            store.proxy.silence()
+            async with anyio.create_task_group() as group:
+                for name in OPERATIONS:
+                    group.start_soon(gives_up, getattr(calls, name))
+            await store.proxy.heal()
+        reply, _ = await insist(lambda: driver.fetch(["fetch"]))
+        assert reply[0] is not None
+
+
+async def gives_up(call: Callable[[], Awaitable[object]]) -> Exception:
+    began = time.monotonic()
+    with pytest.raises((DriverUnavailableError, OutcomeUnknownError)) as caught:
+        await call()
+    assert time.monotonic() - began < 2 + ROOM
+    return caught.value
+
+
+async def test_more_callers_than_connections_all_give_up(store: Store) -> None:
+    """Those who never get a connection learn within the deadline that nothing was applied."""
+    async with opened(store.driver(most=2, tells=False, call_timeout=1)) as driver:
+        calls = [Calls(driver, f"{n} ") for n in range(8)]
+        await calls[0].prepare()
+        store.proxy.silence()
+        errors = dict[str, Exception]()
+
+        async def give_up(n: int) -> None:
+            errors[f"{n} enqueue"] = await gives_up(calls[n].enqueue)
+
+        async with anyio.create_task_group() as group:
+            for n in range(8):
+                group.start_soon(give_up, n)
+        sure = [name for name, one in errors.items() if isinstance(one, DriverUnavailableError)]
+        assert len(sure) >= 6
+        await store.proxy.heal()
+        reply, _ = await insist(lambda: driver.fetch(sure))
+        assert reply == [None] * len(sure)
+        (stored,), _ = await insist(calls[0].enqueue)
+        assert stored.verdict in {Accepted.ACCEPTED, Accepted.DUPLICATE}
+
+
+async def test_callers_that_go_in_a_blackhole_are_not_held(store: Store) -> None:
+    """They go at once, with a connection or without one, and so does a driver that is closed."""
+    async with opened(store.driver(most=20, tells=False, call_timeout=20)) as driver:
+        calls = Calls(driver)
+        await calls.prepare()
+        store.proxy.silence()
+        began = time.monotonic()
+        for _ in range(2):  # with connections that are there, then with none
+            async with anyio.create_task_group() as group:
+                for name in OPERATIONS:
+                    group.start_soon(getattr(calls, name))
+                await anyio.sleep(0.2)
+                group.cancel_scope.cancel()
+        async with anyio.create_task_group() as group:
+            group.start_soon(gives_up, calls.fetch)
+            await anyio.sleep(0.1)
+            await driver.aclose()
+        assert time.monotonic() - began < 3 + ROOM

@@ -15,12 +15,12 @@ import pytest
 from hypothesis import settings
 
 from taskflow import App, AsyncTask, Worker
-from taskflow._core.records import Accepted, Timing
+from taskflow._core.records import Timing
 from taskflow._worker import leases
 from taskflow.drivers.postgres import waits as postgres_waits
 from taskflow.drivers.redis import waits as redis_waits
-from taskflow.errors import DriverUnavailableError, OutcomeUnknownError
-from tests.drivers.network_kit import ON, OPERATIONS, Calls, Store, insist, opened
+from taskflow.errors import DriverUnavailableError
+from tests.drivers.network_kit import ON, Store
 from tests.drivers.proxy import listeners
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
@@ -125,55 +125,7 @@ async def dispatched(app: App[Any], n: int) -> Any:
             return job
 
 
-# ---- nobody answers
-
-
-async def test_a_blackhole_is_found_by_every_operation(store: Store) -> None:
-    """Bytes go out and nothing comes back: each call ends within its deadline of one second (two
-    are promised), and afterwards the next ones are answered.
-    """
-    async with opened(store.driver(most=20, tells=False, call_timeout=1)) as driver:
-        calls = Calls(driver)
-        await calls.prepare()
-        for _ in range(2):  # with connections that are there, then with none
-            store.proxy.silence()
-            async with anyio.create_task_group() as group:
-                for name in OPERATIONS:
-                    group.start_soon(gives_up, getattr(calls, name))
-            await store.proxy.heal()
-        reply, _ = await insist(lambda: driver.fetch(["fetch"]))
-        assert reply[0] is not None
-
-
-async def gives_up(call: Callable[[], Awaitable[object]]) -> Exception:
-    began = time.monotonic()
-    with pytest.raises((DriverUnavailableError, OutcomeUnknownError)) as caught:
-        await call()
-    assert time.monotonic() - began < 2 + ROOM
-    return caught.value
-
-
-async def test_more_callers_than_connections_all_give_up(store: Store) -> None:
-    """Those who never get a connection learn within the deadline that nothing was applied."""
-    async with opened(store.driver(most=2, tells=False, call_timeout=1)) as driver:
-        calls = [Calls(driver, f"{n} ") for n in range(8)]
-        await calls[0].prepare()
-        store.proxy.silence()
-        errors = dict[str, Exception]()
-
-        async def give_up(n: int) -> None:
-            errors[f"{n} enqueue"] = await gives_up(calls[n].enqueue)
-
-        async with anyio.create_task_group() as group:
-            for n in range(8):
-                group.start_soon(give_up, n)
-        sure = [name for name, one in errors.items() if isinstance(one, DriverUnavailableError)]
-        assert len(sure) >= 6
-        await store.proxy.heal()
-        reply, _ = await insist(lambda: driver.fetch(sure))
-        assert reply == [None] * len(sure)
-        (stored,), _ = await insist(calls[0].enqueue)
-        assert stored.verdict in {Accepted.ACCEPTED, Accepted.DUPLICATE}
+# ---- news that do not come
 
 
 async def test_a_dead_listener_costs_no_more_than_the_polling_floor(store: Store) -> None:
@@ -200,6 +152,21 @@ async def starts_soon(app: App[Any], n: int) -> None:
     with anyio.fail_after(POLL + 3):  # a worker by itself would look every five seconds
         while not began[n]:
             await anyio.sleep(0.005)
+
+
+async def test_news_that_are_cut_off_each_time_are_not_asked_for_in_a_circle(
+    store: Store,
+) -> None:
+    """A connection a second at most, from the worker and from those who wait for results."""
+    async with working(store) as app:
+        assert await (await dispatched(app, 0)).result(timeout=20) == 0
+        store.proxy.cut_always(listeners)
+        await store.proxy.cut(listeners)
+        before, began_at = store.proxy.accepted, time.monotonic()
+        await starts_soon(app, 1)
+        await anyio.sleep(2)
+        opened = store.proxy.accepted - before
+        assert opened <= 3 + 2 * (time.monotonic() - began_at) / POLL
 
 
 # ---- nobody is there

@@ -32,7 +32,7 @@ class Client:
 
     def __init__(self, server: Server, *, least: int, most: int) -> None:
         self._pool = Pool(server, least=least, most=most)
-        self._deadline, self._shown = server.deadline, server.shown
+        self._deadline = server.deadline
 
     async def rows(self, statement: str, *args: Any) -> list[Any]:
         """The rows that the statement gives.
@@ -63,17 +63,8 @@ class Client:
                 await asyncio.sleep(random.uniform(0.001, 0.01) * (TRIES - left))  # noqa: S311
         raise AssertionError
 
-    async def _connection(self, until: float) -> Connection:
-        try:
-            async with asyncio.timeout_at(until):
-                return await self._pool.acquire()
-        except TimeoutError as exc:
-            raise DriverUnavailableError(
-                driver=DRIVER, problem=f"{self._shown}: no connection in time"
-            ) from exc
-
     async def _once(self, work: Callable[[Connection], Awaitable[T]], until: float) -> T:
-        connection = await self._connection(until)
+        connection = await self._pool.acquire(until)
         began = time.monotonic()
         try:
             async with asyncio.timeout_at(until):

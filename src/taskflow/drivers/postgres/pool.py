@@ -108,28 +108,52 @@ class Pool:
         self._slots = asyncio.Semaphore(most)
         self._idle: deque[tuple[float, Connection]] = deque()
         self._busy: set[Connection] = set()
+        self._patient: set[asyncio.Timeout] = set()
         self._is_open = True
 
-    async def acquire(self) -> Connection:
-        """A connection of one's own; to be given back by ``release`` or ``drop``."""
+    async def acquire(self, until: float) -> Connection:
+        """A connection of one's own; to be given back by ``release`` or ``drop``.
+
+        Args:
+            until: The loop's time by which there must be one.
+
+        Raises:
+            DriverUnavailableError, StoreRefusedError: There is none; nothing was sent.
+        """
         self._be_open()
-        await self._slots.acquire()
-        try:
-            connection = self._take_idle()
-            if connection is None:
-                connection = await self._server.connect()
-                self._busy.add(connection)
-                self._be_open()
-        except BaseException:
-            self._slots.release()
-            raise
+        connection = None if self._slots.locked() else self._take_idle()
+        if connection is None:
+            return await self._waited_for(until)
+        await self._slots.acquire()  # at once: there is a free one
         self._busy.add(connection)
+        return connection
+
+    async def _waited_for(self, until: float) -> Connection:
+        patience = asyncio.timeout_at(until)
+        self._patient.add(patience)
+        try:
+            async with patience:
+                await self._slots.acquire()
+                try:
+                    connection = self._take_idle() or await self._server.connect()
+                except BaseException:
+                    self._slots.release()
+                    raise
+        except TimeoutError as exc:
+            self._be_open()
+            raise DriverUnavailableError(
+                driver=DRIVER, problem=f"{self._server.shown}: no connection in time"
+            ) from exc
+        finally:
+            self._patient.discard(patience)
+        self._busy.add(connection)
+        if not self._is_open:
+            self.drop(connection)
+        self._be_open()
         return connection
 
     def _be_open(self) -> None:
         if not self._is_open:
-            for connection in self._busy:
-                connection.terminate()
             raise DriverUnavailableError(driver=DRIVER, problem="the driver is closed")
 
     def _take_idle(self) -> Connection | None:
@@ -165,6 +189,9 @@ class Pool:
     async def aclose(self, timeout: float) -> None:
         """Close everything; calls under way end with an error."""
         self._is_open = False
+        for patience in self._patient:  # who waits for a connection waits no more
+            if not patience.expired():
+                patience.reschedule(0.0)
         for connection in tuple(self._busy):
             connection.terminate()
         idle: list[Callable[..., Any]] = [connection.close for _, connection in self._idle]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from taskflow.drivers.redis.scripts import Script
-    from taskflow.drivers.redis.server import Connection, Server
+    from taskflow.drivers.redis.server import Server
 
 __all__ = ("Client",)
 
@@ -97,7 +97,7 @@ class Client:
             until: The loop's time by which there must be a connection and the answer.
         """
         until = self._until() if until is None else until
-        connection = await self._connection(until)
+        connection = await self._pool.acquire(until)
         began = time.monotonic()
         try:
             async with asyncio.timeout_at(until):
@@ -116,15 +116,6 @@ class Client:
             raise
         self._pool.release(connection)
         return reply
-
-    async def _connection(self, until: float) -> Connection:
-        try:
-            async with asyncio.timeout_at(until):
-                return await self._pool.acquire()
-        except TimeoutError as exc:
-            raise DriverUnavailableError(
-                driver=DRIVER, problem=f"{self._server.shown}: no connection in time"
-            ) from exc
 
     def close(self) -> None:
         """Close every connection."""

@@ -37,19 +37,46 @@ class Pool:
         self._slots = asyncio.Semaphore(most)
         self._idle: deque[tuple[float, Connection]] = deque()
         self._busy: dict[Connection, int] = {}
+        self._patient: set[asyncio.Timeout] = set()
         self._trust = 0
         self._is_open = True
 
-    async def acquire(self) -> Connection:
-        """A connection of one's own; to be given back by ``release`` or ``drop``."""
+    async def acquire(self, until: float) -> Connection:
+        """A connection of one's own; to be given back by ``release`` or ``drop``.
+
+        Args:
+            until: The loop's time by which there must be one.
+
+        Raises:
+            DriverUnavailableError, StoreRefusedError: There is none; nothing was sent.
+        """
         self._be_open()
-        await self._slots.acquire()
-        trust = self._trust
+        connection = None if self._slots.locked() else self._take_idle()
+        if connection is None:
+            return await self._waited_for(until)
+        await self._slots.acquire()  # at once: there is a free one
+        self._busy[connection] = self._trust
+        return connection
+
+    async def _waited_for(self, until: float) -> Connection:
+        patience = asyncio.timeout_at(until)
+        self._patient.add(patience)
         try:
-            connection = self._take_idle() or await self._server.connect()
-        except BaseException:
-            self._slots.release()
-            raise
+            async with patience:
+                await self._slots.acquire()
+                trust = self._trust
+                try:
+                    connection = self._take_idle() or await self._server.connect()
+                except BaseException:
+                    self._slots.release()
+                    raise
+        except TimeoutError as exc:
+            self._be_open()
+            raise DriverUnavailableError(
+                driver=DRIVER, problem=f"{self._server.shown}: no connection in time"
+            ) from exc
+        finally:
+            self._patient.discard(patience)
         self._busy[connection] = trust
         if not self._is_open:
             self.drop(connection)
@@ -97,6 +124,9 @@ class Pool:
     def close(self) -> None:
         """Close everything; calls under way end with an error."""
         self._is_open = False
+        for patience in self._patient:  # who waits for a connection waits no more
+            if not patience.expired():
+                patience.reschedule(0.0)
         self.distrust()
         for connection in tuple(self._busy):
             writer = connection._writer  # noqa: SLF001 - its reader is told, and drops it
