@@ -120,6 +120,7 @@ async def test_no_call_reads_a_whole_table(postgres_server: PostgresServer) -> N
 Call = Callable[[PostgresDriver, Sequence[Leased]], Awaitable[object]]
 CALLS: dict[str, Call] = {
     "claim": lambda driver, _: claim(driver, BATCH),
+    "claim again": lambda driver, _: claim(driver, BATCH, request_id="again"),
     "claim ahead": lambda driver, _: claim(driver, BATCH, ahead=BATCH),
     "extend": lambda driver, jobs: driver.extend([Renewal(job.token) for job in jobs], 60),
     "settle": lambda driver, jobs: driver.settle(ended(jobs)),
