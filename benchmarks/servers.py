@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -149,11 +150,12 @@ Server = RedisServer | PostgresServer
 
 @contextmanager
 def servers(kind: type[RedisServer] | type[PostgresServer]) -> Iterator[Server]:
-    """One that runs as long as the block.
+    """One that runs as long as the block, also when this process is asked to end.
 
     Raises:
         MissingServer: It is not installed.
     """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     server = kind()
     try:
         yield server

@@ -62,7 +62,7 @@ def show(standings: Sequence[Standing], ratios: Sequence[Ratio]) -> None:
             used = f"{worker:,.0f} + {server:,.0f}"
             cells = (enqueued, f"{one.rate:,.0f}", spread, used, str(len(one.worked)))
         else:
-            cells = ("", "", one.problem.splitlines()[-1], "", "0")
+            cells = ("", "", "failed", "", "0")
         rates.add_row(one.server, one.entrant, one.version, *cells)
     console.print(rates)
     table = Table("store", "taskflow on", "against", "ratio", "target", "")
