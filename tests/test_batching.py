@@ -14,6 +14,7 @@ from taskflow import App, AsyncTask, Worker
 from taskflow._port import Batcher
 from taskflow._port.finals import FLOOR
 from taskflow.drivers.memory import MemoryDriver
+from taskflow.errors import StoreBusyError
 from taskflow.events import DriverCall, TaskflowEvent
 
 pytestmark = pytest.mark.anyio
@@ -145,6 +146,31 @@ async def test_all_waiting_callers_may_be_cancelled_at_once() -> None:
         await callers.let_go()
     assert callers.line.sent == [["a"], ["b", "c"], ["e"]]
     assert callers.replies == {"a": "A", "e": "E"}
+
+
+async def test_one_who_is_held_up_holds_up_nobody_else() -> None:
+    """A batch that meets somebody's open transaction is taken apart, and the next goes on."""
+    callers, line = Callers(), Line()
+
+    async def send(items: Sequence[str]) -> list[str]:
+        await checkpoint()
+        if "held" in items:
+            raise StoreBusyError(driver="any", problem="held")
+        return [item.upper() for item in items]
+
+    callers.batcher = Batcher(send, max_batch=10, alone=line.send)
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as group:
+            for item in ("a", "held", "b"):
+                group.start_soon(callers.call, item)
+            await anyio.wait_all_tasks_blocked()
+            assert sorted(line.sent) == [["a"], ["b"], ["held"]]
+            await callers.start(group, "c", "d")
+            assert callers.replies == {"c": "C", "d": "D"}
+            for held in line.held:
+                held.set()
+    assert callers.replies == {"a": "A", "b": "B", "c": "C", "d": "D", "held": "HELD"}
+    assert callers.errors == {}
 
 
 async def test_an_error_reaches_every_caller_of_its_batch() -> None:

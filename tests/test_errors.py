@@ -31,6 +31,7 @@ TaskflowError
     PayloadTooLargeError
     DriverError
         DriverUnavailableError
+            StoreBusyError
         OutcomeUnknownError
         StoreFullError
         StoreRefusedError
@@ -62,6 +63,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "PayloadTooLargeError": {"kind": "SendEmail", "size": 2_000_001, "limit": 1_000_001},
     "DriverError": STORE,
     "DriverUnavailableError": STORE,
+    "StoreBusyError": STORE,
     "OutcomeUnknownError": STORE,
     "StoreFullError": STORE,
     "StoreRefusedError": STORE,
@@ -174,7 +176,7 @@ def test_facts_are_keyword_only_and_docstrings_say_what_is_true_after(name: str)
 
 def test_only_what_may_succeed_when_sent_again_is_retryable() -> None:
     retryable = {name for name in NAMES if getattr(errors, name).retryable}
-    assert retryable == {"DriverUnavailableError", "OutcomeUnknownError"}
+    assert retryable == {"DriverUnavailableError", "OutcomeUnknownError", "StoreBusyError"}
 
 
 def test_a_path_that_is_unknown_leaves_no_trace() -> None:

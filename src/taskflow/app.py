@@ -91,7 +91,8 @@ class App(Managing, Generic[S]):
         self._codec: Codec = MsgpackCodec() if codec is None else codec
         self._config: Config | None = None
         self._port: Port | None = None
-        self._enqueues: Batcher[JobSpec, Enqueued] | None = None
+        # Two lines, so that a unique key that is held up holds up none but its like.
+        self._enqueues: dict[bool, Batcher[JobSpec, Enqueued]] = {}
         self._finals: Finals | None = None
         self._loop: EventLoopToken | None = None
         self._opening: tuple[EventLoopToken, anyio.Event] | None = None
@@ -163,7 +164,11 @@ class App(Managing, Generic[S]):
             driver, lease=config.lease, call_timeout=config.call_timeout,
             instrument=self._instrument,
         )  # fmt: skip
-        self._enqueues = Batcher(port.enqueue, max_batch=driver.facts.max_batch)
+        most = driver.facts.max_batch
+        self._enqueues = {
+            keyed: Batcher(port.enqueue_soon, max_batch=most, alone=port.enqueue)
+            for keyed in (False, True)
+        }
         self._finals = Finals(port)
         self._loop = current_token()
         self._entries = 1
@@ -217,12 +222,11 @@ class App(Managing, Generic[S]):
             DriverError: See ``dispatch``.
         """
         port = self.port
-        assert self._enqueues is not None
         _check_supported(port, spec)
         if connection is not None:
             (reply,) = await port.enqueue_on(connection, [spec])
             return self._accept(port, spec, reply)
-        return self._accept(port, spec, await self._enqueues.submit(spec))
+        return self._accept(port, spec, await self._enqueues[spec.unique is not None].submit(spec))
 
     def _accept(self, port: Port, spec: JobSpec, reply: Enqueued) -> str:
         if reply.verdict is Accepted.ORPHAN:

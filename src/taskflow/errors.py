@@ -17,6 +17,7 @@ from them. All of them pickle and copy, keyword-only fields included::
     ├── PayloadTooLargeError          kind, size, limit
     ├── DriverError                   the store said no
     │   ├── DriverUnavailableError    surely not applied; may work later
+    │   │   └── StoreBusyError        an open transaction holds what this needs
     │   ├── OutcomeUnknownError       perhaps applied; send the very same call again
     │   ├── StoreFullError            the store has no room
     │   ├── StoreRefusedError         the store will not serve us: rights, file, version
@@ -58,6 +59,7 @@ __all__ = (
     "ResultNotKeptError",
     "SchemaMismatchError",
     "StaleLeaseError",
+    "StoreBusyError",
     "StoreFullError",
     "StoreRefusedError",
     "TaskDefinitionError",
@@ -201,6 +203,12 @@ class DriverUnavailableError(DriverError):
     """The store could not be reached. The call was surely not applied; try again later."""
 
     retryable: ClassVar[bool] = True
+
+
+class StoreBusyError(DriverUnavailableError):
+    """Somebody's open transaction holds what this needs: an id, a unique key, a job. Surely not
+    applied; try again when that has ended.
+    """
 
 
 class OutcomeUnknownError(DriverError):

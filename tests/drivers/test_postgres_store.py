@@ -35,7 +35,7 @@ from tests.drivers.postgres_kit import (
 )
 from tests.drivers.servers import PostgresServer, free_port
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
 T = TypeVar("T")
 
@@ -180,6 +180,19 @@ async def test_a_cancelled_call_leaves_the_pool_as_good_as_new(
         stored = [one for one in await driver.fetch(names) if one is not None]
         assert len(stored) >= 60
         assert len(ids(await claim(driver, 500))) == len(stored)
+
+
+async def test_what_the_database_prefers_is_not_asked(postgres_server: PostgresServer) -> None:
+    async with admin(postgres_server.url) as db:
+        await db.run("ALTER DATABASE postgres SET default_transaction_isolation = 'serializable'")
+        try:
+            async with opened(postgres_server) as driver:
+                ((found,),) = await driver._call(
+                    lambda store: store.rows("SELECT current_setting('transaction_isolation')")
+                )
+        finally:
+            await db.run("ALTER DATABASE postgres RESET default_transaction_isolation")
+    assert found == "read committed"
 
 
 async def test_a_blocked_call_is_given_up_and_its_connection_with_it(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -40,6 +43,9 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 def anyio_backend() -> str:
     """The only loop that asyncpg has connections on."""
     return "asyncio"
+
+
+ROOT = Path(__file__).parents[2]
 
 
 class Mail(AsyncTask[str]):
@@ -346,6 +352,30 @@ async def test_an_old_snapshot_does_not_bring_back_what_has_ended(
             async with conn.transaction():
                 await Mail(to="a").options(unique="key").dispatch(connection=conn)
     assert len(await ids(app)) == 6
+
+
+# ---- the page
+
+
+@pytest.mark.slow("three processes")
+async def test_the_page_runs_as_it_is(
+    app: App[None], postgres_server: PostgresServer, tmp_path: Path
+) -> None:
+    page = (ROOT / "docs" / "howto" / "transactions.md").read_text(encoding="utf-8")
+    (tmp_path / "shop.py").write_text(page.split("```python\n")[1].partition("```")[0])
+    driver = app.port.driver
+    assert isinstance(driver, PostgresDriver)
+    environment = {
+        **os.environ, "TASKFLOW_URL": postgres_server.url,
+        "TASKFLOW_POSTGRES_QUEUE_TABLE": driver._names.store, "PYTHONPATH": str(tmp_path),
+    }  # fmt: skip
+    for command in (["-m", "taskflow", "migrate", "shop:app"], ["shop.py"], ["shop.py"]):
+        await anyio.run_process(
+            [sys.executable, *command], cwd=tmp_path, env=environment, stderr=None
+        )
+    assert [(job.kind, job.state) for job in (await app.jobs()).jobs] == [
+        ("SendReceipt", JobState.AVAILABLE)
+    ] * 2
 
 
 # ---- who has no such thing

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 import anyio
 from anyio.lowlevel import checkpoint
 
+from taskflow.errors import StoreBusyError
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
@@ -28,13 +30,15 @@ TURNS: Final = 2
 class _Entry(Generic[T, R]):
     """One waiting caller. ``woken`` says: look again; you have an answer or shall lead.
 
-    ``is_gone`` says that the caller was cancelled: nobody is left to be woken.
+    ``is_alone`` says: send it by yourself. ``is_gone`` says that the caller was cancelled: nobody
+    is left to be woken.
     """
 
-    __slots__ = ("error", "is_gone", "item", "result", "woken")
+    __slots__ = ("error", "is_alone", "is_gone", "item", "result", "woken")
 
     def __init__(self, item: T) -> None:
         self.item = item
+        self.is_alone = False
         self.is_gone = False
         self.woken: anyio.Event | None = None
         self.result: R | None = None
@@ -47,12 +51,16 @@ class Batcher(Generic[T, R]):
     Args:
         send: Makes one call for many items; positional replies, safe to send again.
         max_batch: The most items in one call.
+        alone: Makes the call for one item of a batch that raised ``StoreBusyError``: one of them
+            has to wait for somebody's transaction, and the others shall not wait with it.
     """
 
     def __init__(
-        self, send: Callable[[Sequence[T]], Awaitable[Sequence[R]]], *, max_batch: int
-    ) -> None:
+        self, send: Callable[[Sequence[T]], Awaitable[Sequence[R]]], *, max_batch: int,
+        alone: Callable[[Sequence[T]], Awaitable[Sequence[R]]] | None = None,
+    ) -> None:  # fmt: skip
         self._send = send
+        self._alone = send if alone is None else alone
         self._max_batch = max_batch
         self._queue: deque[_Entry[T, R]] = deque()
         self._is_led = False
@@ -67,7 +75,9 @@ class Batcher(Generic[T, R]):
         entry: _Entry[T, R] = _Entry(item)
         self._queue.append(entry)
         while entry.result is None and entry.error is None:
-            if self._is_led:
+            if entry.is_alone:
+                (entry.result,) = await self._alone([item])
+            elif self._is_led:
                 await self._follow(entry)
             else:
                 await self._lead(entry)
@@ -100,6 +110,9 @@ class Batcher(Generic[T, R]):
             batch += [self._queue.popleft() for _ in range(count)]
             results = await self._send([entry.item for entry in batch])
             answered = list(zip(batch, results, strict=True))
+        except StoreBusyError:
+            for entry in batch:
+                entry.is_alone = True
         except Exception as exc:
             for entry in batch:
                 entry.error = exc

@@ -16,6 +16,7 @@ from taskflow.abc import Capability
 from taskflow.errors import (
     DriverError,
     OutcomeUnknownError,
+    StoreBusyError,
     StoreFullError,
     TaskflowError,
     UnsupportedError,
@@ -51,6 +52,8 @@ FIRST_PAUSE: Final = 0.05
 LAST_PAUSE: Final = 5.0
 LONGEST_DOUBT: Final = 0.5
 """The longest pause (seconds) before a call of unknown outcome is sent again."""
+LONGEST_PAUSE: Final = 1.0
+"""Seconds between two tries, at most, of an enqueue that somebody's transaction is in the way of."""
 WAIT_SLACK: Final = 5.0
 """Seconds that a driver's wait may overrun its own timeout before it counts as lost."""
 
@@ -88,7 +91,21 @@ class Port(Managing):
         return self._instrument is not None
 
     async def enqueue(self, jobs: Sequence[JobSpec]) -> list[Enqueued]:
-        """Store jobs; an unknown outcome is answered by sending them again until the deadline."""
+        """Store jobs; sent again until the deadline while the outcome is unknown, or while
+        somebody's open transaction is in the way.
+        """
+        deadline, pause = time.monotonic() + self._call_timeout, FIRST_PAUSE
+        while True:
+            try:
+                return await self.enqueue_soon(jobs)
+            except StoreBusyError:
+                if time.monotonic() + pause >= deadline:
+                    raise
+            await anyio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+    async def enqueue_soon(self, jobs: Sequence[JobSpec]) -> list[Enqueued]:
+        """The same for a batch of many callers: it does not wait for transactions of others."""
         return await self.resend("enqueue", len(jobs), lambda: self.driver.enqueue(jobs))
 
     async def enqueue_on(self, connection: object, jobs: Sequence[JobSpec]) -> list[Enqueued]:

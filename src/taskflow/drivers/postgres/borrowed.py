@@ -24,6 +24,7 @@ from taskflow.errors import (
     DriverUnavailableError,
     OutcomeUnknownError,
     SchemaMismatchError,
+    StoreBusyError,
     StoreRefusedError,
     UnsupportedError,
     UsageError,
@@ -150,6 +151,8 @@ def _translated(error: asyncpg.PostgresError, store: Store) -> Exception:
     if isinstance(error, asyncpg.InvalidTransactionStateError):  # read-only, or aborted before
         return StoreRefusedError(driver=DRIVER, problem=str(error))
     found = translated(error)
+    if isinstance(found, StoreBusyError):
+        return StoreBusyError(driver=DRIVER, problem=f"{found.problem}: {LOST}")
     if isinstance(found, SchemaMismatchError):
         return SchemaMismatchError(
             driver=DRIVER, found=f"not there ({error})", expected=f"version {MIGRATIONS[-1].version}",

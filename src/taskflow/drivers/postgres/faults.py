@@ -11,6 +11,7 @@ from taskflow.errors import (
     DriverUnavailableError,
     OutcomeUnknownError,
     SchemaMismatchError,
+    StoreBusyError,
     StoreFullError,
     StoreRefusedError,
 )
@@ -31,6 +32,7 @@ BROKEN: Final = (
 )
 """The connection is gone, with or without a reply."""
 
+BUSY: Final = "somebody's open transaction holds what this needs"
 _REFUSED: Final = ("28", "42501", "3D000", "22", "23", "0A000")
 _SCHEMA: Final = ("42P01", "42883", "42703", "3F000", "42704")
 _FULL: Final = ("53100",)
@@ -56,6 +58,8 @@ def translated(error: asyncpg.PostgresError) -> DriverError:
             driver=DRIVER, found=f"not whole ({problem})",
             expected=f"version {MIGRATIONS[-1].version}", remedy="run `taskflow migrate`",
         )  # fmt: skip
+    if isinstance(error, asyncpg.LockNotAvailableError):
+        return StoreBusyError(driver=DRIVER, problem=f"{BUSY} ({problem})")
     if state.startswith(_FULL):
         return StoreFullError(driver=DRIVER, problem=problem)
     if state.startswith(_REFUSED):

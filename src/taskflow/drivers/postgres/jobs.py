@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 from typing import TYPE_CHECKING, Any, Final
 
 from taskflow._core.records import (
@@ -31,6 +33,7 @@ from taskflow.drivers.postgres.rows import (
     plain,
     safe,
 )
+from taskflow.errors import StoreBusyError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,8 +44,8 @@ __all__ = (
     "ENQUEUE_ON", "answers", "claim", "enqueue", "expire", "extend", "is_plain", "settle", "work",
 )  # fmt: skip
 
-PATIENCE: Final = "10s"
-"""How long an enqueue waits for an id or a unique key that somebody is about to store."""
+PATIENCE: Final = ("100ms", "200ms", "400ms")
+"""How long each try of an enqueue waits for an id or a unique key that somebody else is storing."""
 _CHANGES: Final = len(CHANGE) + len(WAY)
 """Arrays of a settle."""
 
@@ -67,11 +70,22 @@ FOLLOW: Final = _call("settle_and_follow", _CHANGES + 2 + len(DRAFT))
 
 async def enqueue(store: Store, specs: Sequence[JobSpec]) -> list[Enqueued]:
     """Store jobs in one step; see ``Driver.enqueue``."""
-    verdicts, holders, news = await store.row(
-        ENQUEUE, *drafts(specs), is_plain(specs), store.shift(), PATIENCE
-    )
+    verdicts, holders, news = await _stored(store, specs)
     store.announce({*news.split(ITEM), *work(specs)})
     return answers(specs, verdicts, holders)
+
+
+async def _stored(store: Store, specs: Sequence[JobSpec]) -> Any:
+    """A lock that is not to be had soon is a caller's own transaction's, and may last."""
+    columns = drafts(specs)
+    for patience in PATIENCE:
+        try:
+            return await store.row(ENQUEUE, *columns, is_plain(specs), store.shift(), patience)
+        except StoreBusyError:
+            if patience == PATIENCE[-1]:
+                raise
+            await asyncio.sleep(random.uniform(0, 0.05))  # noqa: S311 - jitter
+    raise AssertionError
 
 
 def is_plain(specs: Sequence[JobSpec]) -> bool:

@@ -90,6 +90,8 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
             "lock_timeout": "10000",
             "idle_in_transaction_session_timeout": "60000",
             "tcp_keepalives_idle": "30",
+            # Above it a function would see nothing that others did since it was called.
+            "default_transaction_isolation": "read committed",
         }
 
 

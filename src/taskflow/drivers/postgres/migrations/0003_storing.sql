@@ -197,7 +197,10 @@ BEGIN
             WHERE coalesce(i.verdict, '{accepted}') = '{accepted}'));
     END IF;
     IF verdicts IS NULL OR '{accepted}' = ANY (verdicts) THEN
-        v_news := p_work || v_news;
+        -- The same news twice in one transaction are one notification, if they read the same.
+        v_news := array_to_string(ARRAY(
+            SELECT DISTINCT i.item FROM unnest(string_to_array(p_work || v_news, E'\x1e')) AS i(item)
+            WHERE i.item <> '' ORDER BY i.item), E'\x1e');
         PERFORM pg_notify(p_channel,
             CASE WHEN octet_length(v_news) > {longest} THEN '{anything}' ELSE v_news END)
         WHERE p_channel IS NOT NULL;
