@@ -18,10 +18,11 @@ $(STAMP): pyproject.toml
 # Tests start servers of their own; where CI or `make servers` asks and apt may, their programs are
 # installed. Without them those tests are skipped, and fail in CI.
 servers:
-	@test -x "$$(command -v redis-server)" -a -n "$$(ls /usr/lib/postgresql/*/bin/initdb 2>/dev/null)" || \
+	@test -x "$$(command -v redis-server)" -a -n "$$(ls /usr/lib/postgresql/*/bin/initdb 2>/dev/null)" \
+	-a -x /usr/sbin/pgbouncer || \
 	{ test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -q && \
-	apt-get install -q -y --no-install-recommends redis-server postgresql; } || \
-	echo "redis-server and PostgreSQL are not installed: their tests cannot run"
+	apt-get install -q -y --no-install-recommends redis-server postgresql pgbouncer; } || \
+	echo "not all of Redis, PostgreSQL and PgBouncer are installed: some tests cannot run"
 
 demo: install
 	$(BIN)/taskflow run demo

@@ -68,7 +68,7 @@ class PostgresServer:
             "unix_socket_directories": str(self.folder), "autovacuum_naptime": "5s", **settings,
         }  # fmt: skip
         self._process: subprocess.Popen[bytes] | None = None
-        self._as = [
+        self.run_as = [
             "setpriv",
             "--pdeathsig=SIGQUIT",
             "--reuid=postgres",
@@ -79,7 +79,7 @@ class PostgresServer:
             owner = pwd.getpwnam("postgres")
             os.chown(self.folder, owner.pw_uid, owner.pw_gid)
         else:
-            self._as = ["setpriv", "--pdeathsig=SIGQUIT"]
+            self.run_as = ["setpriv", "--pdeathsig=SIGQUIT"]
 
     @classmethod
     def is_there(cls) -> bool:
@@ -99,7 +99,7 @@ class PostgresServer:
         initdb = program("initdb")
         assert initdb is not None
         subprocess.run(
-            [*self._as, initdb, "-D", str(self.folder / "data"), "-U", "postgres", "-A", "trust",
+            [*self.run_as, initdb, "-D", str(self.folder / "data"), "-U", "postgres", "-A", "trust",
              "-E", "UTF8", "--locale=C", "--no-sync"],
             check=True, stdout=subprocess.DEVNULL, timeout=READY, cwd="/",
         )  # fmt: skip
@@ -113,7 +113,7 @@ class PostgresServer:
         log = (self.folder / "log").open("ab")
         with log:
             self._process = subprocess.Popen(
-                [*self._as, postgres, "-D", str(self.folder / "data"), "-p", str(self.port),
+                [*self.run_as, postgres, "-D", str(self.folder / "data"), "-p", str(self.port),
                  *options], stdout=log, stderr=log, cwd="/",
             )  # fmt: skip
         self._await_ready()
