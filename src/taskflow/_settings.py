@@ -154,8 +154,9 @@ def _parts(annotation: Any) -> tuple[Any, ...]:
 
 _PASSWORD: Final = re.compile(r"^((?:[^:/?#]+://)?[^:@/?#]*):(?!//).*@", re.DOTALL)
 _SECRET_PARAMETER: Final = re.compile(
-    r"([?&][^=&]*(?:password|secret|token)[^=&]*=).*?(?=&[^=&]+=|$)", re.I | re.DOTALL
+    r"([?&][^=&]*(?:password|secret|token)[^=&]*=).*", re.I | re.DOTALL
 )
+"""With all that follows: an & in a password looks like the end of it."""
 _NO_PORT: Final = re.compile(r"^([^:/?#]+://[^:@/?#\[\]]*):(?!\d{0,5}(?:[,/?#]|$))[^@]*$")
 """A colon, and neither a port nor an @ behind it: a password whose host was forgotten."""
 

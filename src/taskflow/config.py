@@ -397,7 +397,10 @@ def _check_url(url: str, source: str, driver: str | None) -> None:
     try:
         scheme = urlsplit(url).scheme
     except ValueError:  # its text may show the password
-        scheme = ""
+        raise ConfigError(
+            option=source, value=redact(url), problem="a bracket of the host is not closed, or one "
+            "in the password is not written %5B or %5D",
+        ) from None  # fmt: skip
     known = [name for name, kind in SCHEMES.items() if driver in {None, kind}]
     if scheme not in known:
         raise ConfigError(

@@ -210,10 +210,10 @@ def test_bad_urls_are_refused(url: str) -> None:
 
 
 def test_urls() -> None:
-    one = read_url("rediss://u%40:p%2F@host/3?ssl_check_hostname=no&ssl_ca_certs=/ca.pem")
+    one = read_url(f"rediss://u%40:p%2F@host/3?ssl_check_hostname=no&ssl_ca_certs={__file__}")
     assert (one.hosts, one.db) == ((("host", 6379),), 3)
     assert one.login == {"username": "u@", "password": "p/"}
-    assert one.tls == {"ssl_check_hostname": False, "ssl_ca_certs": "/ca.pem"}
+    assert one.tls == {"ssl_check_hostname": False, "ssl_ca_certs": __file__}
     one = read_url("redis://h", password="p", db=2)
     assert (one.db, one.login, one.tls) == (2, {"password": "p"}, None)
     one = read_url("redis://:own@h/1", password="p", db=2)

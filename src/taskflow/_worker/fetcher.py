@@ -7,7 +7,6 @@ what waits longer is handed back.
 
 from __future__ import annotations
 
-import logging
 import secrets
 import time
 from typing import TYPE_CHECKING, Final
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from taskflow._worker.runtime import LanePool, Runtime
 
 __all__ = ("Fetcher",)
-
-logger = logging.getLogger("taskflow.worker")
 
 AHEAD_SECONDS: Final = 0.05
 """Jobs are claimed ahead only as far as they will start within this time."""
@@ -79,7 +76,10 @@ class Fetcher:
             runtime.work = anyio.Event()
             rooms = self._rooms()
             if rooms:
-                await self._claim(rooms)
+                if "settle" in runtime.refusals:  # what is claimed now would only run in vain
+                    await anyio.sleep(REFUSED_PAUSE)
+                if not runtime.is_draining:
+                    await self._claim(rooms)
             else:
                 await self._pause()
 
@@ -151,10 +151,11 @@ class Fetcher:
 
         try:
             claimed = await port.persist("claim", once)
-        except DriverError:
-            logger.exception("the store refuses to hand out jobs; trying again")
+        except DriverError as exc:
+            runtime.refusals.note("claim", exc)
             await anyio.sleep(REFUSED_PAUSE)
             return
+        runtime.refusals.clear("claim")
         now = time.monotonic()
         due_in = claimed.next_due_in
         self._next_due_at = float("inf") if due_in is None else now + due_in

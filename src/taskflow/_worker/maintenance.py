@@ -45,8 +45,10 @@ class Maintenance:
             try:
                 await self._expire()
                 await self._prune()
-            except DriverError:
-                logger.exception("the scan for dead leases failed")
+            except DriverError as exc:
+                self._runtime.refusals.note("expire", exc)
+            else:
+                self._runtime.refusals.clear("expire")
 
     async def _expire(self) -> None:
         port = self._runtime.port

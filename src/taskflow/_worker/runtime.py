@@ -10,6 +10,7 @@ from anyio import CancelScope
 
 from taskflow._core.records import Lane
 from taskflow._worker.isolation import CleanContext, Stepping
+from taskflow._worker.refusals import Refusals
 
 if TYPE_CHECKING:
     from collections import deque
@@ -55,6 +56,7 @@ class Runtime:
     """One worker's shared state.
 
     Attributes:
+        refusals: What the store refuses now, other than for being away.
         held: Every lease that this worker holds, by job id, from claim until it is settled.
         work: Set when there may be something to claim.
         wakes: Counts what set ``work``; a claim that came back short proves nothing about
@@ -79,6 +81,7 @@ class Runtime:
         self.state = state
         self.clean = CleanContext()
         self.stepping = Stepping()
+        self.refusals = Refusals()
         self.held: dict[str, Attempt] = {}
         self.pools: Mapping[Lane, LanePool] = {}
         self.running = 0

@@ -83,14 +83,18 @@ class Settler:
         try:
             replies = await port.persist("settle", lambda: port.settle(changes), until=until)
         except DriverError as exc:
+            if not exc.retryable:
+                self._runtime.refusals.note("settle", exc)
             # A store that is away for too long is not a fault that a stack would explain.
-            logger.error(
+            logger.log(
+                logging.ERROR if exc.retryable else logging.DEBUG,
                 "%d outcome(s) could not be stored; their jobs will run again: %s", len(batch), exc,
-                exc_info=not exc.retryable, extra={"job_ids": [one.token.id for one in changes]},
+                extra={"job_ids": [one.token.id for one in changes]},
             )  # fmt: skip
             for attempt, change in batch:
                 self._settled(attempt, change, Settled(Verdict.LOST))
             return
+        self._runtime.refusals.clear("settle")
         for (attempt, change), reply in zip(batch, replies, strict=True):
             if reply.verdict is Verdict.LOST:
                 _warn_of_loss(attempt, change)

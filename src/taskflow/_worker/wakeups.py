@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
     from taskflow._worker.runtime import Runtime
 
 __all__ = ("Wakeups",)
-
-logger = logging.getLogger("taskflow.worker")
 
 FLOOR: Final = 5.0
 """Seconds after which the store is asked without any hint: nothing rests on wake-ups."""
@@ -41,8 +38,9 @@ class Wakeups:
             with CancelScope() as self._runtime.waiting:
                 try:
                     wake = await self._wait()
-                except DriverError:
-                    logger.exception("waiting at the store failed")
+                    self._runtime.refusals.clear("wait")
+                except DriverError as exc:
+                    self._runtime.refusals.note("wait", exc)
                     await anyio.sleep(REFUSED_PAUSE)
             if wake is None:
                 continue  # what is waited for has changed

@@ -8,7 +8,7 @@ from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from taskflow.config import redact
-from taskflow.drivers.urls import check_quoting
+from taskflow.drivers.urls import check_files, check_quoting
 from taskflow.errors import ConfigError
 
 __all__ = ("check_url",)
@@ -31,6 +31,7 @@ _CLIENT: Final = frozenset(
         "sslnegotiation", "ssl_min_protocol_version", "ssl_max_protocol_version", *_WORDS,
     }
 )  # fmt: skip
+_FILES: Final = ("sslrootcert", "sslcert", "sslkey", "sslcrl", "passfile")
 _SERVER: Final = frozenset({"application_name", "options", "role", "search_path"})
 """Settings of the session; ``options=-c name=value`` gives any other."""
 _HOST: Final = re.compile(r"(?:\[[^\]]+\]|[^:\[\]]*)(?::(\d*))?")
@@ -74,5 +75,6 @@ def _check_options(url: str, shown: str) -> None:
     for name, words in _WORDS.items():
         if query.get(name, words[0]) not in words:
             raise ValueError(f"{name} is {query[name]!r}: expected one of {', '.join(words)}")
+    check_files({name: file for name, file in query.items() if file != "system"}, *_FILES)
     if not re.fullmatch(r"(\d{1,5}(,\d{1,5})*)?", query.get("port", "")):
         raise ValueError(f"the port {query['port']!r} is no number from 1 to 65535")

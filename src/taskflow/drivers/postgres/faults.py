@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from socket import gaierror
 from typing import TYPE_CHECKING, Final
 
 import asyncpg
@@ -39,6 +40,23 @@ _FULL: Final = ("53100",)
 _PERHAPS: Final = ("08", "57P", "58", "XX")
 
 
+_REMEDIES: Final = {
+    "28": "mend user and password in the URL, or pg_hba.conf",
+    "3D000": "create it (createdb), or mend the URL",
+    "42704": "mend the options of the URL",
+    "53300": "raise max_connections, or lower the pools",
+}
+_HINTS: Final = {
+    "Connect call failed": "nobody listens there: start the server, or mend host and port",
+    "No such file": "there is no socket: start the server, or name a host in the URL",
+    "refused": "nobody listens there: start the server, or mend host and port",
+    "SSL upgrade": "the server has no TLS: turn it on there, or leave sslmode out of the URL",
+    "certificate": "see sslmode and sslrootcert in the URL",
+}
+_NO_ANSWER: Final = "no answer: see that it is a PostgreSQL, and that nothing lies between"
+_RIGHTS: Final = "let its owner GRANT it to this user, or name another user in the URL"
+
+
 def _state(error: asyncpg.PostgresError) -> str:
     return getattr(error, "sqlstate", None) or ""
 
@@ -62,6 +80,8 @@ def translated(error: asyncpg.PostgresError) -> DriverError:
         return StoreBusyError(driver=DRIVER, problem=f"{BUSY} ({problem})")
     if state.startswith(_FULL):
         return StoreFullError(driver=DRIVER, problem=problem)
+    if state == "42501":
+        problem = f"{problem}: {_RIGHTS}"
     if state.startswith(_REFUSED):
         return StoreRefusedError(driver=DRIVER, problem=problem)
     if state.startswith(_PERHAPS):
@@ -69,15 +89,25 @@ def translated(error: asyncpg.PostgresError) -> DriverError:
     return DriverUnavailableError(driver=DRIVER, problem=problem)
 
 
+def _joined(*parts: str) -> str:
+    return ": ".join(part for part in parts if part)
+
+
 def unreachable(error: Exception, where: str) -> DriverError:
     """Why there is no connection; nothing was sent. ``where`` is free of secrets."""
     if isinstance(error, asyncpg.PostgresError):
         refused = _state(error).startswith(_REFUSED)
         kind = StoreRefusedError if refused else DriverUnavailableError
-        return kind(driver=DRIVER, problem=f"{where}: {error}")
+        remedy = next(
+            (text for code, text in _REMEDIES.items() if _state(error).startswith(code)), ""
+        )
+        return kind(driver=DRIVER, problem=_joined(where, str(error), remedy))
     if isinstance(error, TimeoutError):
-        return DriverUnavailableError(driver=DRIVER, problem=f"{where}: no answer")
+        return DriverUnavailableError(driver=DRIVER, problem=_joined(where, _NO_ANSWER))
     if isinstance(error, OSError | EOFError | asyncpg.PostgresConnectionError):
         problem = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        return DriverUnavailableError(driver=DRIVER, problem=f"{where}: {problem}")
+        if isinstance(error, gaierror):
+            problem = f"the host is not known ({problem}): mend it"
+        hint = next((text for words, text in _HINTS.items() if words in problem), "")
+        return DriverUnavailableError(driver=DRIVER, problem=_joined(where, problem, hint))
     return StoreRefusedError(driver=DRIVER, problem=f"{where}: {type(error).__name__}: {error}")

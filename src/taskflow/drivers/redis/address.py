@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import msgspec
 
 from taskflow.config import redact
+from taskflow.drivers.urls import check_files, check_quoting
 from taskflow.errors import ConfigError
 
 __all__ = ("Address", "read_url")
@@ -17,6 +18,7 @@ _TLS: Final = frozenset(
     {"ssl_cert_reqs", "ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile",
      "ssl_check_hostname"}
 )  # fmt: skip
+_CERTIFICATES: Final = ("none", "optional", "required")
 _QUERY: Final = frozenset({"db", "password", "sentinel_username", "sentinel_password", *_TLS})
 _HOST: Final = re.compile(r"^(\[[^\]]+\]|[^:\[\]]*)(?::(\d{1,5}))?$")
 
@@ -59,6 +61,7 @@ def read_url(url: str, *, password: str | None = None, db: int = 0) -> Address:
     """
     shown = redact(url)
     try:
+        check_quoting(url)
         return _read(url, shown, password, db)
     except ValueError as exc:
         raise ConfigError(option="url", value=shown, problem=str(exc)) from None
@@ -100,7 +103,7 @@ def _hosts(place: str, port: int) -> tuple[tuple[str, int], ...]:
     for one in place.split(","):
         found = _HOST.match(one)
         if found is None or int(found[2] or port) > 65535:
-            raise ValueError(f"{one!r} is no host:port")
+            raise ValueError("expected host or host:port, with a port of at most 65535")
         hosts.append((found[1].strip("[]") or "localhost", int(found[2] or port)))
     return tuple(hosts)
 
@@ -121,6 +124,9 @@ def _login(user: str, *passwords: str | None) -> dict[str, str]:
 
 def _tls(query: dict[str, str]) -> dict[str, Any]:
     options: dict[str, Any] = {name: query[name] for name in query if name in _TLS}
+    if options.get("ssl_cert_reqs", "none") not in _CERTIFICATES:
+        raise ValueError(f"ssl_cert_reqs is none of {', '.join(_CERTIFICATES)}")
+    check_files(query, "ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
     if "ssl_check_hostname" in options:
         options["ssl_check_hostname"] = options["ssl_check_hostname"].lower() not in {
             "0", "false", "no",

@@ -134,9 +134,7 @@ class RedisDriver(Driver):
             most=options["max_connections"], deadline=options["call_timeout"],
         )  # fmt: skip
         try:
-            problem = health.refusal(await store.info(), self.redacted)
-            if problem is not None:
-                raise problem
+            await health.examine(store, self.redacted)
         except BaseException:
             store.close()
             raise
@@ -157,13 +155,10 @@ class RedisDriver(Driver):
         """Warn of settings that lose what was accepted.
 
         Raises:
-            StoreRefusedError: The server throws keys away when memory is short.
+            StoreRefusedError: The server throws keys away when memory is short, or the user may
+                not do what a worker does.
         """
-        info = await self._call(Store.info)
-        problem = health.refusal(info, self.redacted)
-        if problem is not None:
-            raise problem
-        return health.warnings(info)
+        return await self._call(health.check, self.redacted)
 
     # ---- the operations
 

@@ -16,7 +16,7 @@ from taskflow.errors import (
 if TYPE_CHECKING:
     from taskflow.errors import DriverError
 
-__all__ = ("DRIVER", "AWAY", "BROKEN", "broken", "refused", "translated", "unreachable")
+__all__ = ("AWAY", "BROKEN", "DRIVER", "RIGHTS", "broken", "refused", "translated", "unreachable")
 
 DRIVER: Final = "redis"
 BROKEN: Final = (OSError, EOFError, errors.RedisError)
@@ -29,6 +29,8 @@ _FULL: Final = ("OOM command not allowed", "MISCONF", "command not allowed when 
 _LATER: Final = ("BUSY", "LOADING", "MASTERDOWN", "UNKILLABLE", "NOREPLICAS", "CLUSTERDOWN",
                  "max number of clients")  # fmt: skip
 _RIGHTS: Final = (errors.AuthenticationError, errors.AuthorizationError, errors.NoPermissionError)
+RIGHTS: Final = "allow it by ACL SETUSER ~{namespace}:* &{namespace}:* +@all -@dangerous +info"
+"""What mends a refusal for want of a right."""
 
 
 def _text(error: Exception) -> str:
@@ -42,6 +44,8 @@ def translated(error: errors.ResponseError) -> DriverError:
         return StoreFullError(driver=DRIVER, problem=text)
     if isinstance(error, (*AWAY, errors.AskError)) or any(word in text for word in _LATER):
         return DriverUnavailableError(driver=DRIVER, problem=text)
+    if isinstance(error, _RIGHTS) or "user executing" in text:
+        text = f"{text}: {RIGHTS}"
     return StoreRefusedError(driver=DRIVER, problem=text)
 
 
@@ -65,7 +69,9 @@ def unreachable(error: Exception, where: str) -> DriverError:
     """Why there is no connection; nothing was sent. ``where`` is free of secrets."""
     text = _text(error)
     if isinstance(error, TimeoutError | errors.TimeoutError):
-        return DriverUnavailableError(driver=DRIVER, problem=f"{where}: no answer")
+        is_tls = where.startswith("rediss")
+        hint = "does the server speak TLS" if is_tls else "is it a Redis, and does it want TLS"
+        return DriverUnavailableError(driver=DRIVER, problem=f"{where}: no answer: {hint}?")
     if "NOAUTH" in text or "HELLO must be called with the client already" in text:
         return refused(where, "a password is needed: put it into the URL or `redis_password`")
     if isinstance(error, _RIGHTS):
@@ -74,8 +80,23 @@ def unreachable(error: Exception, where: str) -> DriverError:
         return refused(where, f"the server is older than Redis 6.2, or something else ({text})")
     if "DB index" in text or "SELECT is not allowed" in text:
         return refused(where, f"there is no such database ({text})")
+    if "NOPERM" in text or "no permissions" in text:
+        return refused(where, f"{text}: {RIGHTS}")
     if isinstance(error, errors.ResponseError) and not any(word in text for word in _LATER):
         return refused(where, text)
     if isinstance(error, errors.InvalidResponse):
         return refused(where, "what answers there is no Redis")
-    return DriverUnavailableError(driver=DRIVER, problem=f"{where}: {text}")
+    return DriverUnavailableError(
+        driver=DRIVER, problem=f"{where}: {text.rstrip('.')}{_hint(text)}"
+    )
+
+
+def _hint(text: str) -> str:
+    """What mends it, where that is known."""
+    if "closed by server" in text:
+        return ": is it a Redis that listens there, and does it want TLS?"
+    if "Connect call failed" in text or "refused" in text.lower():
+        return ": start the server, or mend host and port"
+    if "SSL" in text or "certificate" in text:
+        return ": does the server speak TLS, and is ssl_ca_certs the right one?"
+    return ": mend the host" if " connecting to " in text else ""

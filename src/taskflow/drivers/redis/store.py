@@ -83,6 +83,11 @@ class Store:
         lines = (line.partition(":") for line in text.decode(errors="replace").splitlines())
         return {name: value for name, colon, value in lines if colon}
 
+    async def refusals(self) -> tuple[str, str]:
+        """What this user may not do with our keys, and with our messages; empty where it may."""
+        keys, messages = await self._client.run("probe", ())
+        return keys.decode(), messages.decode()
+
     # ---- jobs
 
     async def enqueue(self, jobs: Sequence[JobSpec]) -> list[Enqueued]:

@@ -203,16 +203,17 @@ end
 
 local finals, workers, works = {}, {}, {}
 
+-- After everything else is done, so it must not fail: who hears nothing looks within a second.
 local function publish()
   if #works > 0 then
-    call('PUBLISH', NS .. 'work', encode(works))
+    redis.pcall('PUBLISH', NS .. 'work', encode(works))
   end
   for first = 1, #finals, 1000 do
     local ids = {unpack(finals, first, math.min(first + 999, #finals))}
-    call('PUBLISH', NS .. 'final', encode(ids))
+    redis.pcall('PUBLISH', NS .. 'final', encode(ids))
   end
   if #workers > 0 then
-    call('PUBLISH', NS .. 'cancel', encode(workers))
+    redis.pcall('PUBLISH', NS .. 'cancel', encode(workers))
   end
 end
 
