@@ -29,7 +29,7 @@ _FULL: Final = ("OOM command not allowed", "MISCONF", "command not allowed when 
 _LATER: Final = ("BUSY", "LOADING", "MASTERDOWN", "UNKILLABLE", "NOREPLICAS", "CLUSTERDOWN",
                  "max number of clients")  # fmt: skip
 _RIGHTS: Final = (errors.AuthenticationError, errors.AuthorizationError, errors.NoPermissionError)
-RIGHTS: Final = "allow it by ACL SETUSER ~{namespace}:* &{namespace}:* +@all -@dangerous +info"
+RIGHTS: Final = "see ACL SETUSER in the how-to page on Redis: ~{namespace}* and its commands"
 """What mends a refusal for want of a right."""
 
 
