@@ -81,7 +81,8 @@ async def records(place: Place, ids: Sequence[str]) -> dict[str, JobRecord]:
     found: dict[str, JobRecord] = {}
     async with place.app() as app:
         for start in range(0, len(ids), 500):
-            for fetched in await app.port.fetch(ids[start : start + 500]):
-                assert fetched is not None
-                found[fetched.record.id] = fetched.record
+            part = ids[start : start + 500]
+            for job_id, fetched in zip(part, await app.port.fetch(part), strict=True):
+                assert fetched is not None, f"{job_id} is lost"
+                found[job_id] = fetched.record
     return found
