@@ -11,7 +11,7 @@ import pytest
 
 from taskflow._core.records import Change
 from taskflow._core.states import Event
-from taskflow.drivers.postgres import PostgresDriver
+from taskflow.drivers.postgres import PostgresDriver, rights
 from tests.drivers.postgres_kit import Admin, admin, claim, ids, opened, schema_of, spec, until
 from tests.drivers.servers import PostgresServer
 
@@ -103,3 +103,17 @@ async def test_claims_stay_right_beside_an_old_snapshot(postgres_server: Postgre
     print(f"\nwithout: {fresh}\nwith {CHURN} dead rows: {beside}\nafter a vacuum: {after}")
     assert beside.entries > 2 * ROUNDS * CHURN / 2, "the dead rows were not there"
     assert after.entries < beside.entries / 4
+
+
+async def test_a_worker_that_starts_is_told_of_a_transaction_that_stays_open(
+    postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(postgres_server) as driver, admin(postgres_server.url) as old:
+        await old.run("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        pid = await old.value("SELECT pg_backend_pid()")
+        assert not [one for one in await driver.check() if "transaction open" in one]
+        monkeypatch.setattr(rights, "OLD", 0.0)
+        (warning,) = [one for one in await driver.check() if "transaction open" in one]
+        assert f"session {pid} ('admin')" in warning
+        assert "idle_in_transaction_session_timeout" in warning
+        await old.run("COMMIT")

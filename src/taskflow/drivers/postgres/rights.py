@@ -1,4 +1,4 @@
-"""What a worker's user must be allowed, and settings that lose what was accepted."""
+"""What a worker's user must be allowed, and what an operator should know of the server."""
 
 from __future__ import annotations
 
@@ -13,6 +13,15 @@ if TYPE_CHECKING:
 __all__ = ("check",)
 
 _DANGERS: Final = "SELECT name FROM unnest($1::text[]) AS name WHERE current_setting(name) = 'off'"
+OLD: Final = 600.0
+"""Seconds after which a transaction that is still open is worth a warning."""
+_OPEN: Final = """
+SELECT pid, application_name, extract(epoch FROM clock_timestamp() - xact_start)::float8 AS seconds
+FROM pg_stat_activity
+WHERE datname = current_database() AND backend_xmin IS NOT NULL AND pid <> pg_backend_pid()
+  AND backend_type = 'client backend' AND xact_start < clock_timestamp() - make_interval(secs => $1)
+ORDER BY xact_start LIMIT 1
+"""
 _LACKING: Final = """
 SELECT current_user::text, name, string_agg(ask, ', ' ORDER BY ask)
 FROM unnest($1::text[]) AS name, unnest($2::text[]) AS ask
@@ -41,4 +50,11 @@ async def check(store: Store) -> list[str]:
             f'tables, GRANT {rights} ON {kind}{name} TO "{user}", or name another user',
         )
     rows = await store.rows(_DANGERS, ["fsync", "full_page_writes", "synchronous_commit"])
-    return [f"postgres: {name} is off: a crash of the server loses jobs" for (name,) in rows]
+    warnings = [f"postgres: {name} is off: a crash of the server loses jobs" for (name,) in rows]
+    for pid, application, seconds in await store.rows(_OPEN, OLD):
+        warnings.append(
+            f"postgres: session {pid} ({application!r}) has had a transaction open for"
+            f" {seconds / 60:.0f} min: every job that comes and goes meanwhile slows claims down;"
+            " end it, and set idle_in_transaction_session_timeout"
+        )
+    return warnings
