@@ -120,7 +120,7 @@ def changed(changes: Sequence[Change]) -> list[list[object]]:
     """
     ways: dict[tuple[object, ...], int] = {}
     numbers: list[object] = []
-    last: Change | None = None
+    number, last = 0, None
     for change in changes:
         if last is None or not _is_alike(change, last):
             last = change
