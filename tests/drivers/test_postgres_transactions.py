@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +159,22 @@ async def test_without_a_transaction_a_job_is_stored_at_once(app: App[None], con
     assert await ids(app) == ["a"]
 
 
+async def test_cut_anywhere_there_is_the_job_and_the_row_or_neither(
+    app: App[None], conn: Any, postgres_server: PostgresServer
+) -> None:
+    await conn.execute("DROP TABLE IF EXISTS cut_orders; CREATE TABLE cut_orders (id integer)")
+    async with asyncpg.create_pool(postgres_server.url, min_size=1, max_size=1) as pool:
+        for n in range(40):
+            async with pool.acquire() as proxy:  # whose reset ends a BEGIN that was cut, too
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(n * 0.0004), proxy.transaction():
+                        await Mail(to="a").options(id=f"{n}").dispatch(connection=proxy)
+                        await proxy.execute("INSERT INTO cut_orders VALUES ($1)", n)
+    rows = {str(row[0]) for row in await conn.fetch("SELECT id FROM cut_orders")}
+    stored = await app.port.fetch([f"{n}" for n in range(40)])
+    assert rows == {one.record.id for one in stored if one is not None}
+
+
 # ---- the same answers
 
 
@@ -253,6 +271,8 @@ async def test_the_connections_own_ways_do_not_matter(
         async with conn.transaction():
             for name in ("a", "b"):
                 await Mail(to="\x01ä").options(id=name, tags={"ü": "1"}).dispatch(connection=conn)
+            assert await conn.fetchval("SHOW lock_timeout") == "3s"
+            assert await conn.fetchval("SHOW search_path") == "pg_temp"
         assert await conn.fetchval("SHOW lock_timeout") == "3s"
         assert await conn.fetchval("SHOW enable_seqscan") == "on"
     assert await ids(app) == ["a", "b"]

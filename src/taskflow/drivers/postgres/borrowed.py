@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import asyncpg
 from anyio.lowlevel import current_token
 
-from taskflow.drivers.postgres.faults import AGAIN, BROKEN, translated
+from taskflow.drivers.postgres.faults import BROKEN, translated
 from taskflow.drivers.postgres.jobs import ENQUEUE_ON, answers, is_plain, work
 from taskflow.drivers.postgres.rows import ITEM, drafts
 from taskflow.drivers.postgres.schema import DRIVER, MIGRATIONS
@@ -24,7 +24,6 @@ from taskflow.errors import (
     DriverUnavailableError,
     OutcomeUnknownError,
     SchemaMismatchError,
-    StoreBusyError,
     StoreRefusedError,
     UnsupportedError,
     UsageError,
@@ -136,8 +135,6 @@ def _alchemy_in_words() -> Iterator[None]:
 def _in_words(connection: Connection, store: Store, is_in_transaction: bool) -> Iterator[None]:
     try:
         yield
-    except AGAIN as exc:
-        raise DriverUnavailableError(driver=DRIVER, problem=f"{exc}: {LOST}") from exc
     except asyncpg.PostgresError as exc:
         raise _translated(exc, store) from exc
     except TimeoutError as exc:
@@ -151,8 +148,8 @@ def _translated(error: asyncpg.PostgresError, store: Store) -> Exception:
     if isinstance(error, asyncpg.InvalidTransactionStateError):  # read-only, or aborted before
         return StoreRefusedError(driver=DRIVER, problem=str(error))
     found = translated(error)
-    if isinstance(found, StoreBusyError):
-        return StoreBusyError(driver=DRIVER, problem=f"{found.problem}: {LOST}")
+    if isinstance(found, DriverUnavailableError):
+        return type(found)(driver=DRIVER, problem=f"{found.problem}: {LOST}")
     if isinstance(found, SchemaMismatchError):
         return SchemaMismatchError(
             driver=DRIVER, found=f"not there ({error})", expected=f"version {MIGRATIONS[-1].version}",
