@@ -63,7 +63,11 @@ class JobProgressed(TaskflowEvent, frozen=True, kw_only=True):
 
 
 class JobFinished(TaskflowEvent, frozen=True, kw_only=True):
-    """An attempt ended and its change was applied; ``seconds`` the body ran."""
+    """An attempt ended; ``seconds`` the body ran.
+
+    ``state`` is where the job stands now; empty when nothing was stored, because the job was
+    somebody else's by then or the store stayed away: then it runs again.
+    """
 
     job_id: str
     kind: str
