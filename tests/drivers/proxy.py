@@ -23,6 +23,7 @@ __all__ = ("COMMITS", "Link", "Proxy", "everyone", "listeners", "proxied")
 
 COMMITS = (b"S\x00\x00\x00\x04", b"EVALSHA")
 """What a request contains that changes something: PostgreSQL's Sync, or a script of Redis."""
+WHOLE = 1 << 20
 _RESET = struct.pack("ii", 1, 0)
 _BROKEN = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, OSError)
 
@@ -85,7 +86,7 @@ class Proxy:
         self._cuts: Which = nobody
         self._healed = anyio.Event()
         self._loses = False
-        self._delay = 0.0
+        self._size = WHOLE
         self._is_refusing = False
         self._is_closed = anyio.Event()
         self._group: TaskGroup | None = None
@@ -117,9 +118,9 @@ class Proxy:
         """Pass on the next request that changes something, swallow its answer and cut."""
         self._loses = True
 
-    def delay(self, seconds: float) -> None:
-        """Hold back every answer for a while."""
-        self._delay = seconds
+    def slice(self) -> None:
+        """Pass on every answer byte by byte."""
+        self._size = 1
 
     async def refuse(self) -> None:
         """Reset everything, and be no more there for new connections."""
@@ -132,7 +133,7 @@ class Proxy:
     async def heal(self) -> None:
         """Pass on everything, what was held back too; be there again."""
         self._silent = self._cuts = nobody
-        self._loses, self._delay = False, 0.0
+        self._loses, self._size = False, WHOLE
         self._healed.set()
         self._healed = anyio.Event()
         if self._is_refusing:
@@ -190,13 +191,13 @@ class Proxy:
                 elif link.loses:
                     self.lost += 1
                     await link.cut()
-                elif self._delay:
-                    await anyio.sleep(self._delay)
                 if self._cuts(link):
                     await link.cut()
                 while self._silent(link):
                     await self._healed.wait()
-                await target.send(piece)
+                size = self._size if target is link.client else WHOLE
+                for begin in range(0, len(piece), size):
+                    await target.send(piece[begin : begin + size])
         both.cancel()
 
     def _note(self, link: Link, piece: bytes) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import re
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -14,8 +16,10 @@ from taskflow._core.queries import Replayed
 from taskflow._core.records import Accepted, Cancelled, Enqueued, Extended, Settled, Verdict, Wake
 from taskflow._core.states import JobState
 from taskflow.abc import Driver
+from taskflow.drivers.postgres import pool as postgres_pool
+from taskflow.drivers.redis import server as redis_server
 from taskflow.errors import DriverUnavailableError, OutcomeUnknownError
-from tests.drivers.network_kit import ON, OPERATIONS, Calls, Shift, Store, insist, opened
+from tests.drivers.network_kit import ON, OPERATIONS, Calls, Shift, Store, insist, opened, until
 
 ROOM = 5.0
 """Seconds that a busy machine may add to what is promised."""
@@ -92,6 +96,43 @@ async def test_a_reply_that_is_lost_after_the_commit_is_made_good_by_a_repeat(
         assert await states(driver) == STATES
 
 
+async def test_answers_may_come_byte_by_byte(store: Store) -> None:
+    async with opened(store.driver(tells=False)) as driver:
+        one, other = Calls(driver, "one "), Calls(driver, "other ")
+        await one.prepare()
+        await other.prepare()
+        whole = {name: await getattr(one, name)() for name in OPERATIONS}
+        store.proxy.slice()
+        await store.proxy.cut()
+        for name in OPERATIONS:
+            reply, _ = await insist(getattr(other, name))
+            assert shape(reply) == shape(whole[name]), name
+
+
+def shape(reply: Any) -> str:
+    """An answer without what tells one job from another."""
+    return re.sub(r"one |other |\d+", "", repr(reply))
+
+
+async def test_an_open_that_is_cut_leaves_nothing(store: Store) -> None:
+    """Neither connections nor threads; the same driver can be opened afterwards."""
+    threads = threading.active_count()
+    driver = store.driver()
+    for n in range(20):
+        with anyio.move_on_after(n * 0.002) as scope:
+            await driver.open()
+        if not scope.cancelled_caught:
+            await driver.aclose()
+    async with opened(driver):
+        await driver.fetch(["nobody"])
+    assert threading.active_count() <= threads + 1  # AnyIO's own, for the join
+    await until(lambda: nobody_is_left(store))
+
+
+async def nobody_is_left(store: Store) -> bool:
+    return await store.connections() == 0
+
+
 # ---- nobody answers
 
 
@@ -143,8 +184,12 @@ async def test_more_callers_than_connections_all_give_up(store: Store) -> None:
         assert stored.verdict in {Accepted.ACCEPTED, Accepted.DUPLICATE}
 
 
-async def test_callers_that_go_in_a_blackhole_are_not_held(store: Store) -> None:
+async def test_callers_that_go_in_a_blackhole_are_not_held(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They go at once, with a connection or without one, and so does a driver that is closed."""
+    monkeypatch.setattr(postgres_pool, "CONNECTING", 60)
+    monkeypatch.setattr(redis_server, "CONNECTING", 60)
     async with opened(store.driver(most=20, tells=False, call_timeout=20)) as driver:
         calls = Calls(driver)
         await calls.prepare()

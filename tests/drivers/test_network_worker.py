@@ -172,15 +172,26 @@ async def test_news_that_are_cut_off_each_time_are_not_asked_for_in_a_circle(
 # ---- nobody is there
 
 
-async def test_a_worker_whose_server_is_away_rests(store: Store) -> None:
+async def refused(store: Store) -> None:
+    await store.proxy.refuse()
+
+
+async def silent(store: Store) -> None:
+    store.proxy.silence()
+
+
+@pytest.mark.parametrize("away", [refused, silent])
+async def test_a_worker_whose_server_is_away_rests(
+    store: Store, away: Callable[[Store], Awaitable[None]]
+) -> None:
     """It takes less than a fifth of a core while it tries to come back, and then goes on."""
     gates.append(anyio.Event())
     async with working(store, lease=2) as app:
         await app.dispatch_many([Holds(), Holds()])
         await anyio.sleep(0.2)
-        await store.proxy.refuse()
+        await away(store)
         wall, cpu = time.monotonic(), time.process_time()
-        await anyio.sleep(1.0)
+        await anyio.sleep(5.0 if DEEP else 0.8)
         share = (time.process_time() - cpu) / (time.monotonic() - wall)
         await store.proxy.heal()
         gates[-1].set()

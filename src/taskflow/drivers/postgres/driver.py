@@ -136,33 +136,28 @@ class PostgresDriver(Driver):
             raise UsageError(f"{self.redacted}: the driver is open already")
         await self._bridge.start()
         try:
-            self._store = await self._bridge.call(self._connected)
+            await self._bridge.call(self._connect)
         except BaseException:
-            await self._bridge.aclose()
+            # What was made is known even where the caller went before it was told.
+            await self.aclose()
             raise
 
-    async def _connected(self) -> Store:
+    async def _connect(self) -> None:
         options = self._options
-        store = Store(
+        store = self._store = Store(
             self._server, self._names, self._shift, least=options["min_pool_size"],
             most=max(options["min_pool_size"], options["max_pool_size"]),
             notifies=options["notify"],
         )  # fmt: skip
-        try:
-            await store.open()
-        except BaseException:
-            await store.aclose()
-            raise
-        return store
+        await store.open()
 
     async def aclose(self) -> None:
         """Close every connection. Calls under way end with an error."""
         store, self._store = self._store, None
-        if store is None:
-            return
         with anyio.CancelScope(shield=True):
             try:
-                await self._bridge.call(store.aclose)
+                if store is not None:
+                    await self._bridge.call(store.aclose)
             finally:
                 await self._bridge.aclose()
 

@@ -122,32 +122,27 @@ class RedisDriver(Driver):
             raise UsageError(f"{self.redacted}: the driver is open already")
         await self._bridge.start()
         try:
-            self._store = await self._bridge.call(self._connected)
+            await self._bridge.call(self._connect)
         except BaseException:
-            await self._bridge.aclose()
+            # What was made is known even where the caller went before it was told.
+            await self.aclose()
             raise
 
-    async def _connected(self) -> Store:
+    async def _connect(self) -> None:
         options = self._options
-        store = Store(
+        store = self._store = Store(
             Server(self._address), tag=f"{{{options['namespace']}}}", shift=self._shift,
             most=options["max_connections"], deadline=options["call_timeout"],
         )  # fmt: skip
-        try:
-            await health.examine(store, self.redacted)
-        except BaseException:
-            store.close()
-            raise
-        return store
+        await health.examine(store, self.redacted)
 
     async def aclose(self) -> None:
         """Close every connection. Calls under way end with an error."""
         store, self._store = self._store, None
-        if store is None:
-            return
         with anyio.CancelScope(shield=True):
             try:
-                await self._bridge.call(_close, store)
+                if store is not None:
+                    await self._bridge.call(_close, store)
             finally:
                 await self._bridge.aclose()
 
