@@ -21,14 +21,16 @@ from .conftest import RunWorker
 
 pytestmark = pytest.mark.anyio
 
-DEADLINE = 5.0
+DEADLINE = 8.0
+begun: set[str] = set()
+"""Jobs whose body has begun; a job runs, for the store, from its claim on."""
 gates: dict[str, threading.Event] = {}
 doors: list[anyio.Event] = []
 
 
-async def until(job: Job[Any], state: JobState) -> None:
+async def until_begun(job: Job[Any]) -> None:
     with anyio.fail_after(DEADLINE):
-        while (await job.record()).state is not state:
+        while job.id not in begun:
             await anyio.sleep(0.005)
 
 
@@ -47,6 +49,7 @@ class Shielded(AsyncTask[str]):
     steps: int = 0
 
     async def execute(self) -> str:
+        begun.add(current().id)
         with CancelScope(shield=True):
             await doors[-1].wait()
             for _ in range(self.steps):
@@ -59,6 +62,7 @@ class Waits(AsyncTask[None]):
     max_attempts = 1
 
     async def execute(self) -> None:
+        begun.add(current().id)
         await anyio.sleep_forever()
 
 
@@ -66,6 +70,7 @@ class Swallows(AsyncTask[str]):
     max_attempts = 1
 
     async def execute(self) -> str:
+        begun.add(current().id)
         try:
             await anyio.sleep_forever()
         except BaseException:
@@ -78,6 +83,7 @@ class Sleeping(SyncTask[str]):
     gate: str
 
     def execute(self) -> str:
+        begun.add(current().id)
         gates[self.gate].wait(DEADLINE)
         return "too late"
 
@@ -86,6 +92,7 @@ class Asking(SyncTask[None]):
     max_attempts = 1
 
     def execute(self) -> None:
+        begun.add(current().id)
         while True:
             current().check_cancelled()
             time.sleep(0.005)
@@ -95,6 +102,7 @@ class AskingPolitely(SyncTask[str]):
     max_attempts = 1
 
     def execute(self) -> str:
+        begun.add(current().id)
         while not current().is_cancelled:
             time.sleep(0.005)
         return "tidied up"
@@ -137,7 +145,7 @@ async def test_timeout_stops_what_listens(app: App[Any], run_worker: RunWorker, 
 async def test_cancel_stops_what_listens(app: App[Any], run_worker: RunWorker, task: Any) -> None:
     async with run_worker(app):
         job = await task.dispatch()
-        await until(job, JobState.RUNNING)
+        await until_begun(job)
         await job.cancel()
         with pytest.raises(JobCancelledError):
             await job.result(timeout=DEADLINE)
@@ -161,7 +169,7 @@ async def test_a_shielded_body_stops_later(
         late = await Shielded().options(timeout=0.05).dispatch()
         cancelled = await Shielded().dispatch()
         for job in (late, cancelled):
-            await until(job, JobState.RUNNING)
+            await until_begun(job)
         await cancelled.cancel()
         await anyio.sleep(0.1)  # past the timeout
         await works_on()
@@ -214,7 +222,7 @@ async def test_a_thread_that_does_not_ask_keeps_slot_and_lease(
 ) -> None:
     async with run_worker(app, threads=1, cancel_grace=0.05):
         job = await Sleeping(gate=gate).options(timeout=0.05).dispatch()
-        await until(job, JobState.RUNNING)
+        await until_begun(job)
         waiting = await Asking().options(timeout=0.05).dispatch()
         await works_on()
         report = await logged(caplog, "ignores its cancellation in a thread")
@@ -231,7 +239,7 @@ async def test_a_thread_that_does_not_ask_keeps_slot_and_lease(
 async def test_cancel_of_a_thread_that_tidies_up(app: App[Any], run_worker: RunWorker) -> None:
     async with run_worker(app):
         job = await AskingPolitely().dispatch()
-        await until(job, JobState.RUNNING)
+        await until_begun(job)
         await job.cancel()
         assert await job.result(timeout=DEADLINE) == "tidied up"  # it has completed after all
 
@@ -240,7 +248,7 @@ async def test_shutdown_hands_running_jobs_back(app: App[Any], run_worker: RunWo
     async with run_worker(app, grace=0.05):
         jobs = [await Waits().dispatch(), await Asking().dispatch()]
         for job in jobs:
-            await until(job, JobState.RUNNING)
+            await until_begun(job)
     for job in jobs:
         record = await job.record()
         assert (record.state, record.attempt, record.interruptions) == ("available", 0, 1)
@@ -251,7 +259,7 @@ async def test_shutdown_leaves_a_deaf_thread_behind(
 ) -> None:
     async with run_worker(app, grace=0.05, cancel_grace=0.05) as worker:
         job = await Sleeping(gate=gate).dispatch()
-        await until(job, JobState.RUNNING)
+        await until_begun(job)
     gates[gate].set()
     assert worker.exit_code == 1
     assert (await job.record()).state is JobState.RUNNING  # until its lease has run out
@@ -264,7 +272,7 @@ async def test_shutdown_waits_for_what_ends_within_the_grace(
     async with run_worker(app, grace=DEADLINE) as worker:
         jobs = [await Shielded().dispatch(), await Sleeping(gate=gate).dispatch()]
         for job in jobs:
-            await until(job, JobState.RUNNING)
+            await until_begun(job)
         worker.stop()
         await anyio.lowlevel.checkpoint()
         gates[gate].set()
@@ -284,7 +292,7 @@ async def test_shutdown_leaves_a_shielded_body_behind_until_it_ends(
         async with run_worker(app, grace=0.05, cancel_grace=0.05) as worker:
             jobs = [await Shielded(steps=3 * n).dispatch() for n in range(3)]
             for job in jobs:
-                await until(job, JobState.RUNNING)
+                await until_begun(job)
             worker.stop()
             await logged(caplog, f"{jobs[-1].id} ignored its cancellation")
             door.set()
@@ -301,7 +309,7 @@ async def test_cancelling_run_is_a_shutdown_without_grace(
     with CancelScope() as scope:
         async with run_worker(app):
             job = await Waits().dispatch()
-            await until(job, JobState.RUNNING)
+            await until_begun(job)
             scope.cancel()
             await anyio.lowlevel.checkpoint()
     assert scope.cancelled_caught
