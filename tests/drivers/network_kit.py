@@ -145,6 +145,10 @@ async def opened(driver: Driver) -> AsyncIterator[Driver]:
 # ---- every operation
 
 
+LAPSES = 1800.0
+"""The lease in seconds of the job that ``expire`` ends."""
+
+
 class Calls:
     """One call of each operation of the seam on one driver, with something for it to do.
 
@@ -163,9 +167,9 @@ class Calls:
         self._leased: dict[str, Leased] = {}
 
     async def prepare(self) -> None:
-        """Store what the operations need. ``expire`` needs time to pass, too."""
+        """Store what the operations need. ``expire`` needs ``LAPSES`` seconds to pass, too."""
         for name in ("extend", "settle", "expire", "replay", "prune"):
-            await self._lease(name, lease=0.5 if name == "expire" else 3600)
+            await self._lease(name, lease=LAPSES if name == "expire" else 86_400)
         for name, event in (("replay", Event.FAIL), ("prune", Event.COMPLETE)):
             await self._settle(name, event)
         await self.driver.enqueue(
@@ -176,7 +180,7 @@ class Calls:
         full = self._name + name
         return JobSpec(id=full, kind="Job", queue=full, payload=full.encode(), **options)
 
-    def _request(self, name: str, lease: float = 3600) -> Claim:
+    def _request(self, name: str, lease: float = 86_400) -> Claim:
         full = self._name + name
         return Claim(
             queues=(full,), rooms={Lane.ASYNC: Room(1)}, lease=lease,
@@ -184,7 +188,7 @@ class Calls:
         )  # fmt: skip
 
     async def _lease(self, name: str, lease: float) -> None:
-        await self.driver.enqueue([self._spec(name, result_ttl=0.0 if name == "prune" else 60.0)])
+        await self.driver.enqueue([self._spec(name, result_ttl=0.0 if name == "prune" else 86_400)])
         (job,) = (await self.driver.claim(self._request(name, lease=lease))).jobs
         self._leased[name] = job
 
@@ -200,7 +204,7 @@ class Calls:
         return (await self.driver.claim(self._request("claim"))).jobs
 
     async def extend(self) -> Any:
-        return await self.driver.extend([Renewal(self._leased["extend"].token)], 3600)
+        return await self.driver.extend([Renewal(self._leased["extend"].token)], 86_400)
 
     async def settle(self) -> Any:
         return await self._settle("settle", Event.COMPLETE)

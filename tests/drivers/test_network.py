@@ -19,7 +19,17 @@ from taskflow.abc import Driver
 from taskflow.drivers.postgres import pool as postgres_pool
 from taskflow.drivers.redis import server as redis_server
 from taskflow.errors import DriverUnavailableError, OutcomeUnknownError
-from tests.drivers.network_kit import ON, OPERATIONS, Calls, Shift, Store, insist, opened, until
+from tests.drivers.network_kit import (
+    LAPSES,
+    ON,
+    OPERATIONS,
+    Calls,
+    Shift,
+    Store,
+    insist,
+    opened,
+    until,
+)
 
 ROOM = 5.0
 """Seconds that a busy machine may add to what is promised."""
@@ -84,7 +94,7 @@ async def test_a_reply_that_is_lost_after_the_commit_is_made_good_by_a_repeat(
         await calls.prepare()
         await before.prepare()
         for n, name in enumerate(OPERATIONS, 1):
-            clock.offset = 10.0 * (name in {"expire", "prune"})
+            clock.offset = 2 * LAPSES * (name in {"expire", "prune"})
             await getattr(before, name)()  # whatever has to be learnt of the server is known now
             plain = name in {"claim", "fetch", "list_jobs", "stats"}
             wanted = await getattr(calls, name)() if plain else REPEATED[name]
