@@ -185,7 +185,11 @@ def test_the_quick_start(tmp_path: Path) -> None:
 
 
 def test_an_interrupt_before_there_is_a_worker(tmp_path: Path) -> None:
-    (tmp_path / "jobs.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)\n")
+    (tmp_path / "jobs.py").write_text(
+        "import signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored here\n"
+        "signal.raise_signal(signal.SIGINT)\n"
+    )
     done = taskflow("run", "worker", "jobs:app", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (130, "")
     assert done.stderr == "\n"  # the prompt does not follow the ^C

@@ -38,7 +38,7 @@ logfile = {folder}/pgbouncer.log
 """
 
 
-class Doubles(AsyncTask[int]):
+class PooledDouble(AsyncTask[int]):
     n: int
 
     async def execute(self) -> int:
@@ -85,7 +85,7 @@ async def test_it_is_migrated_and_works(pooler: str) -> None:
     schema = new_schema()
     await behind(pooler, schema).migrate()
     async with App(driver=behind(pooler, schema), concurrency=10) as app:
-        handles = await app.dispatch_many([Doubles(n=n) for n in range(200)])
+        handles = await app.dispatch_many([PooledDouble(n=n) for n in range(200)])
         async with anyio.create_task_group() as group:
             worker = Worker(app, queues=("default",))
             await group.start(worker.run)
