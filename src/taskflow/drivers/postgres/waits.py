@@ -46,8 +46,16 @@ class _Waiter:
     def __init__(self, request: Wait) -> None:
         self._request = request
         self.event = asyncio.Event()
+        self.has_work = False
 
-    def concerns(self, item: str) -> bool:
+    def tell(self, items: Iterable[str]) -> None:
+        """Wake up if the news are any. What is said of work needs no look: a claim is one."""
+        for item in items:
+            if self._concerns(item):
+                self.has_work = self.has_work or item.startswith(f"w{PART}")
+                self.event.set()
+
+    def _concerns(self, item: str) -> bool:
         request, (kind, *parts) = self._request, item.split(PART)
         if kind == "w" and len(parts) == 2:
             lane, queue = parts
@@ -89,8 +97,7 @@ class Waits:
         """Wake those whom the news concern."""
         news = tuple(items)
         for waiter in self._waiters:
-            if any(waiter.concerns(item) for item in news):
-                waiter.event.set()
+            waiter.tell(news)
 
     async def wait(self, request: Wait) -> Wake:
         """See ``Driver.wait``."""
@@ -108,6 +115,8 @@ class Waits:
                 await self._sleep(waiter, min(deadline, looked_at + POLL))
                 if self._is_closed:
                     raise DriverUnavailableError(driver="postgres", problem="the driver is closed")
+                if waiter.has_work:
+                    return Wake(work=True)
         finally:
             self._waiters.discard(waiter)
 
