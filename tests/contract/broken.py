@@ -195,7 +195,8 @@ class EndForgotten(Store):
 
 class RequestForgotten(Store):
     def claim(self, request: Claim) -> Claimed:
-        self._tables.leases.forget(request.request_id)
+        for row in self._tables.leases.under(request.request_id):
+            self._tables.leases.leave(row)
         return super().claim(request)
 
 

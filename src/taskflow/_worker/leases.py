@@ -114,14 +114,14 @@ class Leases:
 
     def progressed(self, attempt: Attempt) -> None:
         """A body reported progress (from any thread): store it within a second."""
-        self._changed.add(attempt.job.spec.id)
+        self._changed.add(attempt.id)
         if len(self._changed) == 1:
             self._nudge_now()
         port = self._runtime.port
         if port.is_watched and attempt.progress is not None and self._loop is not None:
             progress = attempt.progress
             event = events.JobProgressed(
-                job_id=attempt.job.spec.id, fraction=progress.fraction, note=progress.note
+                job_id=attempt.id, fraction=progress.fraction, note=progress.note
             )
             post(self._loop, port.emit, event)
 
@@ -240,9 +240,7 @@ class Leases:
 
     async def _extend(self, port: Port, held: list[Attempt], changed: set[str]) -> None:
         assert self._loop is not None
-        renewals = [
-            Renewal(a.job.token, a.progress if a.job.spec.id in changed else None) for a in held
-        ]
+        renewals = [Renewal(a.job.token, a.progress if a.id in changed else None) for a in held]
         sent_at = time.monotonic()
         replies = await port.extend(renewals, self._timing.lease)
         trust_until = sent_at + self._timing.lease - self._timing.margin

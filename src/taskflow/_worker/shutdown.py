@@ -118,10 +118,10 @@ class Shutdown:
             stack = stack_of(attempt.coroutine)
             logger.error(
                 "%s %s ignored its cancellation; it will run again when its lease has run out%s",
-                attempt.kind, attempt.job.spec.id, stack and f"\n{stack}",
-                extra={"job_id": attempt.job.spec.id},
+                attempt.kind, attempt.id, stack and f"\n{stack}",
+                extra={"job_id": attempt.id},
             )  # fmt: skip
-            del runtime.held[attempt.job.spec.id]
+            del runtime.held[attempt.id]
         runtime.is_stopping = True
         runtime.abandoned.set()
         for pool in runtime.pools.values():

@@ -55,6 +55,6 @@ class Stuck:
     def _report(attempt: Attempt) -> None:
         logger.warning(
             "%s %s ignores its cancellation; its slot and lease are kept until it ends:\n%s",
-            attempt.kind, attempt.job.spec.id, stack_of(attempt.coroutine),
-            extra={"job_id": attempt.job.spec.id},
+            attempt.kind, attempt.id, stack_of(attempt.coroutine),
+            extra={"job_id": attempt.id},
         )  # fmt: skip

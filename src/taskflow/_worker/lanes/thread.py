@@ -113,8 +113,8 @@ class ThreadSlot:
             return
         logger.warning(
             "%s %s ignores its cancellation in a thread; its slot and lease are kept until it "
-            "ends:\n%s", attempt.kind, attempt.job.spec.id, self._stack(),
-            extra={"job_id": attempt.job.spec.id},
+            "ends:\n%s", attempt.kind, attempt.id, self._stack(),
+            extra={"job_id": attempt.id},
         )  # fmt: skip
         async with anyio.create_task_group() as task_group:
 

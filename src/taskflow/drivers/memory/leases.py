@@ -46,10 +46,6 @@ class Leases:
         """What is still held under a request, in the order of its claim."""
         return list(self._claims.get(request_id, {}).values())
 
-    def forget(self, request_id: str) -> None:
-        """Lose what a request holds."""
-        self._claims.pop(request_id, None)
-
     def __iter__(self) -> Iterator[Row]:
         for held in self._claims.values():
             yield from held.values()
